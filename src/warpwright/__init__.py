@@ -1,0 +1,1 @@
+"""Warpwright: deformable medical image registration that learns, optimises, or both."""

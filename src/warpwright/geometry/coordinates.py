@@ -1,0 +1,57 @@
+"""Tensors of voxel coordinates, `(B, D, *S)` in axis order."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["affine_points", "identity_points", "moved_points", "spatial"]
+
+
+def spatial(field: Tensor) -> tuple[int, ...]:
+    """The spatial shape S of a (B, C, *S) tensor."""
+    return tuple(field.shape[2:])
+
+
+def identity_points(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, D, *shape) voxel coordinates of every voxel."""
+    axes = [torch.arange(n, dtype=dtype, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def affine_points(matrix: np.ndarray | Tensor, points: Tensor) -> Tensor:
+    """A voxel matrix applied to points.
+
+    Args:
+        matrix: (D+1, D+1), or (B, D+1, D+1) for one per sample.
+        points: (B, D, *S), voxels.
+
+    Returns:
+        (B, D, *S) points, voxels of the matrix' target.
+    """
+    dim = points.shape[1]
+    m = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
+    m = m if m.ndim > 2 else m[None]
+    linear, shift = m[:, :dim, :dim], m[:, :dim, dim]
+    out = torch.einsum(
+        "bij,bjn->bin",
+        linear.expand(max(len(m), len(points)), -1, -1),
+        points.flatten(2).expand(max(len(m), len(points)), -1, -1),
+    )
+    return (out + shift[..., None]).reshape(-1, *points.shape[1:])
+
+
+def moved_points(displacement: Tensor, matrix: np.ndarray | Tensor | None = None) -> Tensor:
+    """Where each fixed voxel looks: `matrix (x + u(x))`.
+
+    Args:
+        displacement: (B, D, *S), voxels of the fixed grid.
+        matrix: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1); None for the identity.
+
+    Returns:
+        (B, D, *S) points in voxels of the moving grid.
+    """
+    identity = identity_points(spatial(displacement), dtype=displacement.dtype, device=displacement.device)
+    points = identity + displacement
+    return points if matrix is None else affine_points(matrix, points)

@@ -1,0 +1,149 @@
+"""Where the voxels of an image are: shape and affine, in world RAS+ millimetres, float64, on the host.
+
+A point `p` in voxels (axis order, centres at integers) lies at `affine @ (p, 1)` in the world. 2-D images use a 3 x 3
+affine. Nothing here interpolates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+
+__all__ = ["Grid", "transform_points"]
+
+
+def transform_points(matrix: np.ndarray, points: Tensor) -> Tensor:
+    """Apply a homogeneous matrix to points.
+
+    Args:
+        matrix: (D+1, D+1) affine matrix.
+        points: (..., D), any floating dtype; kept.
+
+    Returns:
+        (..., D) tensor of `matrix @ (p, 1)`, in the dtype and on the device of `points`.
+    """
+    dim = points.shape[-1]
+    m = torch.as_tensor(np.ascontiguousarray(matrix), dtype=points.dtype, device=points.device)
+    return points @ m[:dim, :dim].T + m[:dim, dim]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular lattice of voxels in the world.
+
+    Args:
+        shape: number of voxels along each axis, D = 2 or 3.
+        affine: (D+1, D+1) voxel to world RAS+ mm matrix; copied to float64.
+
+    Raises:
+        BadInput: the shape is empty, or the affine has another size, is not finite, or is singular.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        dim = len(shape)
+        if dim not in (2, 3) or min(shape) < 1:
+            raise BadInput(f"a grid has 2 or 3 axes with at least one voxel each, got shape {shape}")
+        if affine.shape != (dim + 1, dim + 1):
+            raise BadInput(f"a grid of {dim} axes needs a {dim + 1} x {dim + 1} affine, got {affine.shape}")
+        if not np.isfinite(affine).all():
+            raise BadInput("the affine of a grid must be finite, it holds NaN or inf")
+        steps = np.linalg.norm(affine[:dim, :dim], axis=0)
+        if not steps.all() or abs(np.linalg.det(affine[:dim, :dim] / steps)) < 1e-6:
+            raise BadInput("the affine of a grid must be invertible, it is singular (voxel axes are zero or parallel)")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    @classmethod
+    def regular(cls, shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Grid:
+        """A grid along the world axes with its first voxel at the origin; `spacing` in mm (default 1)."""
+        return cls(shape, np.diag([*(spacing or (1.0,) * len(shape)), 1.0]))
+
+    @property
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.shape))
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of neighbouring voxel centres along each axis, mm."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[: self.dim, : self.dim], axis=0))
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(D, D) matrix whose columns are the unit vectors of the voxel axes in the world."""
+        return self.affine[: self.dim, : self.dim] / np.asarray(self.spacing)
+
+    @property
+    def origin(self) -> np.ndarray:
+        """(D,) world position of the first voxel's centre, mm."""
+        return self.affine[: self.dim, self.dim]
+
+    @property
+    def inverse_affine(self) -> np.ndarray:
+        """(D+1, D+1) world to voxel matrix."""
+        return np.linalg.inv(self.affine)
+
+    @property
+    def centre(self) -> np.ndarray:
+        """(D,) world position of the middle of the grid, mm."""
+        return self.affine[: self.dim] @ np.array([*((n - 1) / 2 for n in self.shape), 1.0])
+
+    @property
+    def shear(self) -> float:
+        """Largest |cosine| between two different voxel axes; zero for an orthogonal grid."""
+        gram = self.direction.T @ self.direction
+        return float(np.abs(gram - np.eye(self.dim)).max())
+
+    def to_world(self, points: Tensor) -> Tensor:
+        """Voxel points (..., D) to world points (..., D), mm."""
+        return transform_points(self.affine, points)
+
+    def to_voxel(self, points: Tensor) -> Tensor:
+        """World points (..., D), mm, to voxel points (..., D)."""
+        return transform_points(self.inverse_affine, points)
+
+    def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether both grids have the same shape and no voxel corner differs by more than `tolerance` mm."""
+        return self.shape == other.shape and self.corner_distance(other.affine) <= tolerance
+
+    def corner_distance(self, affine: np.ndarray) -> float:
+        """Largest distance (mm) between the corners of this grid and of the same voxels under another affine."""
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.shape), [1], indexing="ij"), -1).reshape(-1, self.dim + 1)
+        return float(np.linalg.norm(corners @ (self.affine - affine)[: self.dim].T, axis=1).max())
+
+    def downsample(self, factors: tuple[int, ...]) -> Grid:
+        """The grid of blocks of `factors` voxels, each block's centre a new voxel; a partial last block counts.
+
+        A coarse voxel `p` lies at the fine voxel `factor * p + (factor - 1) / 2`.
+        """
+        shape = tuple(-(-n // k) for n, k in zip(self.shape, factors, strict=True))
+        step = np.diag([*(float(k) for k in factors), 1.0])
+        step[: self.dim, self.dim] = [(k - 1) / 2 for k in factors]
+        return Grid(shape, self.affine @ step)
+
+    def crop(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Grid:
+        """The grid of the block of `shape` voxels that begins at voxel `start` (which may lie outside: padding)."""
+        shift = np.eye(self.dim + 1)
+        shift[: self.dim, self.dim] = start
+        return Grid(shape, self.affine @ shift)
+
+    def voxel_matrix(self, target: Grid, affine: np.ndarray | None = None) -> np.ndarray:
+        """(D+1, D+1) matrix from voxels of this grid to voxels of `target`, through a world `affine` (default identity)."""
+        world = self.affine if affine is None else affine @ self.affine
+        return target.inverse_affine @ world

@@ -1,0 +1,22 @@
+"""Reading images between voxels: sampling and its adjoint, warping, filters, pyramids."""
+
+from warpwright.sampling.filters import box_sum, gaussian
+from warpwright.sampling.pyramid import downsample, resize_displacement
+from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
+from warpwright.sampling.warp import warp, warp_labels, warp_nearest
+
+__all__ = [
+    "Outside",
+    "box_sum",
+    "downsample",
+    "gaussian",
+    "inside",
+    "resize_displacement",
+    "sample",
+    "sample_labels",
+    "sample_nearest",
+    "splat",
+    "warp",
+    "warp_labels",
+    "warp_nearest",
+]

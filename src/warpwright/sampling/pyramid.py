@@ -1,0 +1,57 @@
+"""Coarser and finer: anti-aliased downsampling of images, resizing of displacements between grids of one box.
+
+Coarse voxels are the centres of blocks of fine voxels (`Grid.downsample`), so nothing shifts by half a voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from warpwright.geometry import spatial
+from warpwright.sampling.separable import along_axes, gaussian_matrix, linear_matrix
+
+__all__ = ["downsample", "resize_displacement"]
+
+SMOOTHING = 0.5  # standard deviation of the anti-aliasing Gaussian, in coarse voxels
+
+
+def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
+    """Anti-aliased image on `Grid.downsample(factors)`.
+
+    Args:
+        image: (B, C, *S).
+        factors: fine voxels to a coarse voxel along each axis; 1 leaves an axis as it is.
+
+    Returns:
+        (B, C, *ceil(S / factors)).
+    """
+    matrices = []
+    for n, k in zip(spatial(image), factors, strict=True):
+        coarse = torch.arange(-(-n // k), dtype=torch.float64)
+        centres = (k * coarse + (k - 1) / 2).clamp_max(n - 1)
+        matrices.append(None if k == 1 else gaussian_matrix(n, SMOOTHING * k, centres))
+    return along_axes(image, matrices)
+
+
+def resize_displacement(displacement: Tensor, source: Sequence[int], shape: Sequence[int], target: Sequence[int]) -> Tensor:
+    """A displacement on `grid.downsample(source)` as one on `grid.downsample(target)`.
+
+    Args:
+        displacement: (B, D, *T), voxels of the source level.
+        source: downsampling factors of the source level.
+        shape: spatial shape of the target level.
+        target: downsampling factors of the target level.
+
+    Returns:
+        (B, D, *shape), voxels of the target level: values are rescaled with the size of a voxel.
+    """
+    matrices, scale = [], []
+    for n, m, k, j in zip(spatial(displacement), shape, source, target, strict=True):
+        fine = j * torch.arange(m, dtype=torch.float64) + (j - 1) / 2
+        matrices.append(None if k == j else linear_matrix(n, (fine - (k - 1) / 2) / k))
+        scale.append(k / j)
+    factor = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
+    return along_axes(displacement, matrices) * factor.reshape(1, -1, *(1,) * len(scale))

@@ -1,0 +1,95 @@
+"""Linear operations along one axis at a time, as small matrices: filters, resampling, splines.
+
+An operation on a whole volume is one matrix for each axis. The matrix holds the border rule (rows sum to one where the
+operation is an average), its transpose is the adjoint, any derivative is right, and a matrix product is the fastest
+thing a CPU or GPU does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["along_axes", "along_axis", "box_matrix", "bspline_matrix", "gaussian_matrix", "linear_matrix"]
+
+
+def along_axis(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Apply a matrix along one spatial axis.
+
+    Args:
+        field: (B, C, *S).
+        matrix: (m, S[axis]).
+        axis: 0 for the first spatial axis.
+
+    Returns:
+        (B, C, *S) with S[axis] replaced by m.
+    """
+    shape = list(field.shape)
+    n, after = shape[axis + 2], _product(shape[axis + 3 :])
+    if after == 1:
+        out = field.reshape(-1, n) @ matrix.T
+    else:
+        out = matrix @ field.reshape(-1, n, after)
+    shape[axis + 2] = matrix.shape[0]
+    return out.reshape(shape)
+
+
+def along_axes(field: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Apply one matrix along each spatial axis; None leaves an axis as it is."""
+    for axis, matrix in enumerate(matrices):
+        if matrix is not None:
+            field = along_axis(field, matrix.to(field), axis)
+    return field
+
+
+def _product(sizes: Sequence[int]) -> int:
+    out = 1
+    for size in sizes:
+        out *= size
+    return out
+
+
+def gaussian_matrix(n: int, sigma: float, positions: Tensor | None = None, truncate: float = 3.0) -> Tensor:
+    """Gaussian averages of n samples around positions.
+
+    Args:
+        n: number of samples.
+        sigma: standard deviation, voxels; > 0.
+        positions: (m,) places of the averages, voxels; default every sample.
+        truncate: where the window ends, in sigmas (at least half a voxel).
+
+    Returns:
+        (m, n) float64; rows sum to one (normalised at the border).
+    """
+    at = torch.arange(n, dtype=torch.float64)
+    where = at if positions is None else positions.to(torch.float64)
+    distance = where[:, None] - at
+    radius = max(truncate * sigma, 0.5) + 1e-6
+    weight = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= radius)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def box_matrix(n: int, radius: int) -> Tensor:
+    """Sums (not means) over windows of 2 radius + 1 samples, cut at the border: (n, n) float64 of ones and zeros."""
+    at = torch.arange(n)
+    return ((at[:, None] - at).abs() <= radius).to(torch.float64)
+
+
+def linear_matrix(n: int, positions: Tensor) -> Tensor:
+    """Linear interpolation of n samples at (m,) positions, border repeated: (m, n) float64, rows sum to one."""
+    where = positions.to(torch.float64).clamp(0, n - 1)
+    return (1 - (where[:, None] - torch.arange(n, dtype=torch.float64)).abs()).clamp_min(0)
+
+
+def bspline_matrix(n: int, positions: Tensor) -> Tensor:
+    """Cubic B-splines of n coefficients at (m,) positions in units of the knots, control point k at position k.
+
+    Returns:
+        (m, n) float64; a row sums to one where all four neighbours exist.
+    """
+    t = (positions.to(torch.float64)[:, None] - torch.arange(n, dtype=torch.float64)).abs()
+    near = 2 / 3 - t**2 + t**3 / 2
+    far = (2 - t).clamp_min(0) ** 3 / 6
+    return torch.where(t < 1, near, far)

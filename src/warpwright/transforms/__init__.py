@@ -1,0 +1,35 @@
+"""Maps of points to points: affine, displacement, velocity, B-spline; compose, invert, exp, log."""
+
+from warpwright.transforms.bspline import bspline_displacement, control_shape
+from warpwright.transforms.displacement import compose, invert
+from warpwright.transforms.resample import Interpolation, resample
+from warpwright.transforms.transform import (
+    Affine,
+    BSplineField,
+    Composite,
+    DisplacementField,
+    Transform,
+    VelocityField,
+    displacement_on,
+    split,
+)
+from warpwright.transforms.velocity import exp, log
+
+__all__ = [
+    "Affine",
+    "BSplineField",
+    "Composite",
+    "DisplacementField",
+    "Interpolation",
+    "Transform",
+    "VelocityField",
+    "bspline_displacement",
+    "compose",
+    "control_shape",
+    "displacement_on",
+    "exp",
+    "invert",
+    "log",
+    "resample",
+    "split",
+]

@@ -1,0 +1,38 @@
+"""Cubic B-spline control lattices on a voxel grid.
+
+Control point k of an axis lies at voxel `(k - 1) * knot`, so that the lattice reaches one knot beyond each end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from warpwright.sampling.separable import along_axes, bspline_matrix
+
+__all__ = ["bspline_displacement", "control_shape"]
+
+
+def control_shape(shape: Sequence[int], knots: Sequence[float]) -> tuple[int, ...]:
+    """Number of control points along each axis for a grid of `shape` voxels and `knots` voxels between knots."""
+    return tuple(int((n - 1) // k) + 4 for n, k in zip(shape, knots, strict=True))
+
+
+def bspline_displacement(control: Tensor, shape: Sequence[int], knots: Sequence[float]) -> Tensor:
+    """The dense displacement of a control lattice.
+
+    Args:
+        control: (B, D, *K) coefficients, voxels of the dense grid; K = control_shape(shape, knots).
+        shape: spatial shape of the dense grid.
+        knots: voxels between knots along each axis.
+
+    Returns:
+        (B, D, *shape), voxels; linear in `control`.
+    """
+    matrices = [
+        bspline_matrix(m, torch.arange(n, dtype=torch.float64) / k + 1)
+        for m, n, k in zip(control.shape[2:], shape, knots, strict=True)
+    ]
+    return along_axes(control, matrices)

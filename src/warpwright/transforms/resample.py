@@ -1,0 +1,49 @@
+"""An image pulled through a transform onto another grid, in world coordinates and bounded memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from warpwright.geometry import Grid, Image, identity_points
+from warpwright.sampling import inside, sample, sample_labels, sample_nearest
+from warpwright.transforms.transform import SLAB, Transform
+
+__all__ = ["Interpolation", "resample"]
+
+Interpolation = Literal["linear", "nearest", "label"]
+READ = {
+    "linear": lambda source, at: sample(source.to(torch.float32), at.to(torch.float32)),
+    "nearest": sample_nearest,
+    "label": lambda source, at: sample_labels(source, at.to(torch.float32)),
+}
+
+
+def resample(
+    image: Image, transform: Transform, grid: Grid, *, interpolation: Interpolation = "linear", background: float = 0.0
+) -> Image:
+    """`out(x) = image(transform(x))` for every voxel x of `grid`.
+
+    Args:
+        image: what is read; (C, *S).
+        transform: world points of `grid` to world points of the image.
+        grid: where the result lives.
+        interpolation: "linear" (float32 out), "nearest" (dtype kept), or "label" (the label with the largest linear
+            share; dtype kept).
+        background: value where the point is more than half a voxel outside the image, as in ITK.
+
+    Returns:
+        An `Image` on `grid` with the name of the input.
+    """
+    source = image.data[None]
+    dtype = torch.float32 if interpolation == "linear" else source.dtype
+    out = torch.full((image.channels, grid.size), background, dtype=dtype)
+    flat = identity_points(grid.shape, dtype=torch.float32, device=torch.device("cpu"))[0].flatten(1)
+    for begin in range(0, grid.size, SLAB):
+        world = grid.to_world(flat[:, begin : begin + SLAB].T.to(torch.float64))
+        at = image.grid.to_voxel(transform(world)).T[None].contiguous()
+        known = inside(at, image.grid.shape)[0]
+        values = READ[interpolation](source, at)[0]
+        out[:, begin : begin + SLAB] = values.where(known, background).to(dtype)
+    return Image(out.reshape(-1, *grid.shape), grid, image.name)

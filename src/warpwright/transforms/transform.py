@@ -1,0 +1,266 @@
+"""Maps of world points to world points, RAS+ mm, and their algebra.
+
+`f @ g` is `x -> f(g(x))` for every pair. A registration maps points of the fixed image to points of the moving image
+(so it resamples the moving image onto the fixed grid) and is kept as `Affine @ DisplacementField`: the displacement acts
+first, in the fixed grid's frame. Points are float64 tensors (N, D).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, identity_points, transform_points
+from warpwright.sampling import inside, sample
+from warpwright.transforms.bspline import bspline_displacement
+from warpwright.transforms.displacement import invert
+from warpwright.transforms.velocity import exp
+
+__all__ = ["Affine", "BSplineField", "Composite", "DisplacementField", "Transform", "VelocityField", "displacement_on", "split"]
+
+SLAB = 1 << 19  # points worked on at a time, so that float64 temporaries stay small
+
+
+class Transform(ABC):
+    """A map of world points (N, D) to world points (N, D), mm."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Number of axes."""
+
+    @abstractmethod
+    def __call__(self, points: Tensor) -> Tensor:
+        """Map world points: (N, D) float64, mm, to (N, D)."""
+
+    @abstractmethod
+    def inverse(self) -> Transform:
+        """The map back; numerical for fields (see `invert` for its residual)."""
+
+    def __matmul__(self, other: Transform) -> Transform:
+        """`(f @ g)(x) = f(g(x))`; neighbouring affines are multiplied."""
+        parts = [*_parts(self), *_parts(other)]
+        joined: list[Transform] = []
+        for part in parts:
+            if joined and isinstance(part, Affine) and isinstance(joined[-1], Affine):
+                joined[-1] = Affine(joined[-1].matrix @ part.matrix)
+            else:
+                joined.append(part)
+        return joined[0] if len(joined) == 1 else Composite(tuple(joined))
+
+
+def _parts(transform: Transform) -> tuple[Transform, ...]:
+    return transform.parts if isinstance(transform, Composite) else (transform,)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Transform):
+    """`x -> matrix (x, 1)`.
+
+    Args:
+        matrix: (D+1, D+1) world to world; copied to float64.
+
+    Raises:
+        BadInput: the matrix is not square homogeneous, not finite, or singular.
+    """
+
+    matrix: np.ndarray
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float64)
+        if matrix.shape not in ((3, 3), (4, 4)) or not np.allclose(matrix[-1], np.eye(len(matrix))[-1]):
+            raise BadInput(f"an affine is a 3 x 3 or 4 x 4 homogeneous matrix, got shape {matrix.shape}")
+        if not np.isfinite(matrix).all():
+            raise BadInput("an affine must be finite, it holds NaN or inf")
+        if abs(np.linalg.det(matrix[:-1, :-1])) < 1e-9:
+            raise BadInput("an affine must be invertible, it is singular")
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def identity(cls, dim: int) -> Affine:
+        """The map that moves nothing."""
+        return cls(np.eye(dim + 1))
+
+    @property
+    def dim(self) -> int:
+        return len(self.matrix) - 1
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return transform_points(self.matrix, points)
+
+    def inverse(self) -> Affine:
+        return Affine(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField(Transform):
+    """`x -> x + u(x)` on a grid, linear between voxels, zero outside (as ITK has it).
+
+    Args:
+        displacement: (D, *S), voxels of the grid, axis order.
+        grid: where the S voxels are.
+
+    Raises:
+        BadInput: the field does not fit the grid.
+    """
+
+    displacement: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if tuple(self.displacement.shape) != (self.grid.dim, *self.grid.shape):
+            raise BadInput(
+                f"a displacement on a grid of {self.grid.shape} has shape {(self.grid.dim, *self.grid.shape)},"
+                f" got {tuple(self.displacement.shape)}"
+            )
+
+    @property
+    def dim(self) -> int:
+        return self.grid.dim
+
+    def __call__(self, points: Tensor) -> Tensor:
+        voxels = self.grid.to_voxel(points)
+        return self.grid.to_world(voxels + _sample_field(self.displacement, voxels))
+
+    def inverse(self) -> DisplacementField:
+        return DisplacementField(invert(self.displacement[None])[0][0], self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityField(Transform):
+    """The flow of a stationary velocity after unit time.
+
+    Args:
+        velocity: (D, *S), voxels of the grid per unit time.
+        grid: where the S voxels are.
+        steps: squarings of the exponential.
+    """
+
+    velocity: Tensor
+    grid: Grid
+    steps: int = 7
+
+    @property
+    def dim(self) -> int:
+        return self.grid.dim
+
+    def displacement_field(self) -> DisplacementField:
+        """The dense field of the flow."""
+        return DisplacementField(exp(self.velocity[None], self.steps)[0], self.grid)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return self.displacement_field()(points)
+
+    def inverse(self) -> VelocityField:
+        return VelocityField(-self.velocity, self.grid, self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class BSplineField(Transform):
+    """`x -> x + u(x)` with u a cubic B-spline; zero outside the grid.
+
+    Args:
+        control: (D, *K) coefficients, voxels of the grid (`transforms.bspline`).
+        knots: voxels between knots along each axis.
+        grid: the dense grid the lattice was made for.
+    """
+
+    control: Tensor
+    knots: tuple[float, ...]
+    grid: Grid
+
+    @property
+    def dim(self) -> int:
+        return self.grid.dim
+
+    def displacement_field(self) -> DisplacementField:
+        """The spline evaluated at every voxel."""
+        return DisplacementField(bspline_displacement(self.control[None], self.grid.shape, self.knots)[0], self.grid)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        voxels = self.grid.to_voxel(points)
+        knots = torch.tensor(self.knots, dtype=voxels.dtype, device=voxels.device)
+        place = voxels / knots + 1
+        base = place.floor()
+        t = place - base
+        weights = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3]) / 6
+        flat = self.control.flatten(1).to(voxels.dtype)
+        total = torch.zeros_like(voxels)
+        for offset in product(range(4), repeat=self.dim):
+            weight = torch.ones_like(voxels[:, 0])
+            index = torch.zeros_like(voxels[:, 0], dtype=torch.long)
+            for axis, k in enumerate(offset):
+                n = self.control.shape[axis + 1]
+                at = base[:, axis].long() - 1 + k
+                weight = weight * weights[k, :, axis] * ((at >= 0) & (at < n))
+                index = index * n + at.clamp(0, n - 1)
+            total = total + weight[:, None] * flat[:, index].T
+        known = inside(voxels.T[None], self.grid.shape)[0, 0]
+        return self.grid.to_world(voxels + total * known[:, None])
+
+    def inverse(self) -> DisplacementField:
+        return self.displacement_field().inverse()
+
+
+@dataclass(frozen=True, eq=False)
+class Composite(Transform):
+    """`parts[0] o parts[1] o ...`: the last part acts first."""
+
+    parts: tuple[Transform, ...]
+
+    def __post_init__(self) -> None:
+        if len({part.dim for part in self.parts}) != 1:
+            raise BadInput("transforms that are composed must have the same number of axes")
+
+    @property
+    def dim(self) -> int:
+        return self.parts[0].dim
+
+    def __call__(self, points: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            points = part(points)
+        return points
+
+    def inverse(self) -> Transform:
+        return Composite(tuple(part.inverse() for part in reversed(self.parts)))
+
+
+def _sample_field(field: Tensor, voxels: Tensor) -> Tensor:
+    """A (D, *S) field at (N, D) voxel points, zero outside the grid: (N, D)."""
+    at = voxels.T[None].contiguous()
+    known = inside(at, tuple(field.shape[1:]))
+    return (sample(field[None], at.to(field.dtype)) * known)[0].T.to(voxels.dtype)
+
+
+def displacement_on(transform: Transform, grid: Grid) -> Tensor:
+    """The whole map as one field: (D, *S) float32, voxels of `grid`, `u(x) = grid.to_voxel(transform(x)) - x`."""
+    out = torch.empty(grid.dim, grid.size, dtype=torch.float32)
+    flat = identity_points(grid.shape, dtype=torch.float32, device=torch.device("cpu"))[0].flatten(1)
+    for begin in range(0, grid.size, SLAB):
+        voxels = flat[:, begin : begin + SLAB].T.to(torch.float64)
+        mapped = grid.to_voxel(transform(grid.to_world(voxels)))
+        out[:, begin : begin + SLAB] = (mapped - voxels).T
+    return out.reshape(grid.dim, *grid.shape)
+
+
+def split(transform: Transform, grid: Grid) -> tuple[Affine, DisplacementField]:
+    """A transform as `Affine @ DisplacementField` with the field on `grid`, the form that registration works in.
+
+    Exact for an affine and for `Affine @ DisplacementField` on this very grid; otherwise the rest of the map behind its
+    leading affine is flattened to one field (its values outside the grid are lost).
+    """
+    parts = _parts(transform)
+    affine = parts[0] if isinstance(parts[0], Affine) else Affine.identity(transform.dim)
+    rest = parts[1:] if parts[0] is affine else parts
+    if not rest:
+        return affine, DisplacementField(torch.zeros(grid.dim, *grid.shape), grid)
+    if len(rest) == 1 and isinstance(rest[0], DisplacementField) and rest[0].grid.same_as(grid):
+        return affine, rest[0]
+    return affine, DisplacementField(displacement_on(Composite(rest), grid), grid)
