@@ -31,15 +31,12 @@ def affine_points(matrix: np.ndarray | Tensor, points: Tensor) -> Tensor:
         (B, D, *S) points, voxels of the matrix' target.
     """
     dim = points.shape[1]
-    m = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
-    m = m if m.ndim > 2 else m[None]
-    linear, shift = m[:, :dim, :dim], m[:, :dim, dim]
-    out = torch.einsum(
-        "bij,bjn->bin",
-        linear.expand(max(len(m), len(points)), -1, -1),
-        points.flatten(2).expand(max(len(m), len(points)), -1, -1),
-    )
-    return (out + shift[..., None]).reshape(-1, *points.shape[1:])
+    m = matrix if isinstance(matrix, Tensor) else torch.tensor(matrix)
+    m = m.to(points).reshape(-1, dim + 1, dim + 1)
+    batch = max(len(m), len(points))
+    flat = points.flatten(2).expand(batch, -1, -1)
+    out = torch.baddbmm(m[:, :dim, dim:].expand(batch, -1, -1), m[:, :dim, :dim].expand(batch, -1, -1), flat)
+    return out.reshape(batch, *points.shape[1:])
 
 
 def moved_points(displacement: Tensor, matrix: np.ndarray | Tensor | None = None) -> Tensor:

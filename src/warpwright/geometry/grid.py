@@ -28,7 +28,7 @@ def transform_points(matrix: np.ndarray, points: Tensor) -> Tensor:
         (..., D) tensor of `matrix @ (p, 1)`, in the dtype and on the device of `points`.
     """
     dim = points.shape[-1]
-    m = torch.as_tensor(np.ascontiguousarray(matrix), dtype=points.dtype, device=points.device)
+    m = torch.tensor(matrix, dtype=points.dtype, device=points.device)
     return points @ m[:dim, :dim].T + m[:dim, dim]
 
 

@@ -28,7 +28,7 @@ def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
     Returns:
         (B, C, *ceil(S / factors)).
     """
-    matrices = []
+    matrices: list[Tensor | None] = []
     for n, k in zip(spatial(image), factors, strict=True):
         coarse = torch.arange(-(-n // k), dtype=torch.float64)
         centres = (k * coarse + (k - 1) / 2).clamp_max(n - 1)
@@ -48,7 +48,8 @@ def resize_displacement(displacement: Tensor, source: Sequence[int], shape: Sequ
     Returns:
         (B, D, *shape), voxels of the target level: values are rescaled with the size of a voxel.
     """
-    matrices, scale = [], []
+    matrices: list[Tensor | None] = []
+    scale: list[float] = []
     for n, m, k, j in zip(spatial(displacement), shape, source, target, strict=True):
         fine = j * torch.arange(m, dtype=torch.float64) + (j - 1) / 2
         matrices.append(None if k == j else linear_matrix(n, (fine - (k - 1) / 2) / k))

@@ -8,7 +8,7 @@ beyond the outermost centres (ITK's rule), is asked with `inside`.
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -95,7 +95,8 @@ def sample_labels(labels: Tensor, points: Tensor) -> Tensor:
     batch = max(len(labels), len(points))
     out = torch.zeros(batch, labels.shape[1], *points.shape[2:], dtype=labels.dtype, device=labels.device)
     best = torch.full(out.shape, -1.0, dtype=points.dtype, device=labels.device)
-    for label in torch.unique(labels):
+    present = cast(Tensor, torch.unique(labels))  # pyright: ignore[reportUnknownMemberType]: torch does not annotate it
+    for label in present.unbind():
         share = sample((labels == label).to(points.dtype), points)
         out = torch.where(share > best, label, out)
         best = torch.maximum(best, share)

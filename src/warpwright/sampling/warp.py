@@ -33,7 +33,7 @@ def warp_nearest(
 ) -> Tensor:
     """As `warp`, by the nearest voxel: any dtype, no new values; `background` where the point is outside the moving image."""
     points = moved_points(displacement, affine)
-    return sample_nearest(moving, points).where(inside(points, spatial(moving)), background)
+    return sample_nearest(moving, points).masked_fill(~inside(points, spatial(moving)), background)
 
 
 def warp_labels(moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Maps of points to points: affine, displacement, velocity, B-spline; compose, invert, exp, log."""
 
-from warpwright.transforms.bspline import bspline_displacement, control_shape
-from warpwright.transforms.displacement import compose, invert
+from warpwright.transforms.bspline import bspline_displacement, control_shape, fit_bspline
+from warpwright.transforms.displacement import compose, inverse_residual, invert
 from warpwright.transforms.resample import Interpolation, resample
 from warpwright.transforms.transform import (
     Affine,
@@ -28,6 +28,8 @@ __all__ = [
     "control_shape",
     "displacement_on",
     "exp",
+    "fit_bspline",
+    "inverse_residual",
     "invert",
     "log",
     "resample",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warpwright.sampling.separable import along_axes, bspline_matrix
 
-__all__ = ["bspline_displacement", "control_shape"]
+__all__ = ["bspline_displacement", "control_shape", "fit_bspline"]
 
 
 def control_shape(shape: Sequence[int], knots: Sequence[float]) -> tuple[int, ...]:
@@ -31,8 +31,24 @@ def bspline_displacement(control: Tensor, shape: Sequence[int], knots: Sequence[
     Returns:
         (B, D, *shape), voxels; linear in `control`.
     """
-    matrices = [
-        bspline_matrix(m, torch.arange(n, dtype=torch.float64) / k + 1)
-        for m, n, k in zip(control.shape[2:], shape, knots, strict=True)
+    return along_axes(control, _matrices(control.shape[2:], shape, knots))
+
+
+def fit_bspline(displacement: Tensor, knots: Sequence[float]) -> Tensor:
+    """The control lattice whose spline is closest to a dense displacement (least squares, smallest coefficients).
+
+    Args:
+        displacement: (B, D, *S), voxels.
+        knots: voxels between knots along each axis.
+
+    Returns:
+        (B, D, *control_shape(S, knots)), voxels.
+    """
+    shape = displacement.shape[2:]
+    return along_axes(displacement, [torch.linalg.pinv(m) for m in _matrices(control_shape(shape, knots), shape, knots)])
+
+
+def _matrices(control: Sequence[int], shape: Sequence[int], knots: Sequence[float]) -> list[Tensor]:
+    return [
+        bspline_matrix(m, torch.arange(n, dtype=torch.float64) / k + 1) for m, n, k in zip(control, shape, knots, strict=True)
     ]
-    return along_axes(control, matrices)

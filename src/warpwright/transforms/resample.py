@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from warpwright.geometry import Grid, Image, identity_points
 from warpwright.sampling import inside, sample, sample_labels, sample_nearest
@@ -13,11 +15,17 @@ from warpwright.transforms.transform import SLAB, Transform
 __all__ = ["Interpolation", "resample"]
 
 Interpolation = Literal["linear", "nearest", "label"]
-READ = {
-    "linear": lambda source, at: sample(source.to(torch.float32), at.to(torch.float32)),
-    "nearest": sample_nearest,
-    "label": lambda source, at: sample_labels(source, at.to(torch.float32)),
-}
+
+
+def _linear(source: Tensor, at: Tensor) -> Tensor:
+    return sample(source.to(torch.float32), at.to(torch.float32))
+
+
+def _label(source: Tensor, at: Tensor) -> Tensor:
+    return sample_labels(source, at.to(torch.float32))
+
+
+READ: dict[Interpolation, Callable[[Tensor, Tensor], Tensor]] = {"linear": _linear, "nearest": sample_nearest, "label": _label}
 
 
 def resample(
@@ -45,5 +53,5 @@ def resample(
         at = image.grid.to_voxel(transform(world)).T[None].contiguous()
         known = inside(at, image.grid.shape)[0]
         values = READ[interpolation](source, at)[0]
-        out[:, begin : begin + SLAB] = values.where(known, background).to(dtype)
+        out[:, begin : begin + SLAB] = values.masked_fill(~known, background)
     return Image(out.reshape(-1, *grid.shape), grid, image.name)

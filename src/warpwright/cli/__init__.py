@@ -1,0 +1,1 @@
+"""The command line: parse and call, one file a command."""

@@ -1,0 +1,95 @@
+"""`warpwright register`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from warpwright.cli.console import command_line, progress, say, say_json
+from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
+from warpwright.product.output import check_folder
+
+__all__ = ["register"]
+
+
+def register(
+    fixed: Path,
+    moving: Path,
+    /,
+    *,
+    output: Path,
+    transform: Kind = "greedy",
+    similarity: SimilarityName | None = None,
+    preset: Preset = "balanced",
+    config: Path | None = None,
+    initialise: Initialise | None = None,
+    initial: Path | None = None,
+    fixed_mask: Path | None = None,
+    moving_mask: Path | None = None,
+    fixed_labels: Path | None = None,
+    moving_labels: Path | None = None,
+    fixed_points: Path | None = None,
+    moving_points: Path | None = None,
+    space: Space | None = None,
+    header: Header = "strict",
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> None:
+    """Register two images: find the map of points of FIXED to points of MOVING; it resamples MOVING onto FIXED.
+
+    Args:
+        fixed: image file or DICOM folder whose grid the result lives on.
+        moving: image that is moved.
+        output: new or empty folder for transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png, result.json.
+        transform: kind of map; the deformable kinds begin with an affine.
+        similarity: what makes two images alike: lncc or mse for one modality, mi or mind for two; else the preset's.
+        preset: how much work to spend.
+        config: TOML or JSON file whose settings are laid over the preset's.
+        initialise: where the search begins; else the preset's.
+        initial: transform file to begin from.
+        fixed_mask: weights of the fixed voxels in the similarity.
+        moving_mask: weights of the moving voxels in the similarity.
+        fixed_labels: label map, only scored and drawn.
+        moving_labels: label map, only scored and drawn.
+        fixed_points: landmarks, only scored and drawn.
+        moving_points: the same landmarks in the moving image.
+        space: frame of the landmarks in a .csv.
+        header: which geometry of a NIfTI file to take where its two differ.
+        device: auto, cpu, cuda or cuda:0.
+        threads: CPU threads.
+        seed: of everything drawn at random (nothing is, so far); recorded.
+        dry_run: read and check everything, print the settings, and stop.
+        force: replace the results of an earlier run.
+        json: print the result for machines.
+    """
+    check_folder(output, force=force)
+    from warpwright.product.plan import Choice, prepare
+    from warpwright.product.words import result_lines
+
+    plan = prepare(
+        fixed,
+        moving,
+        choice=Choice(transform=transform, similarity=similarity, preset=preset, initialise=initialise, config=config),
+        initial=initial,
+        masks=(fixed_mask, moving_mask),
+        labels=(fixed_labels, moving_labels),
+        points=(fixed_points, moving_points),
+        space=space,
+        device=device,
+        threads=threads,
+        seed=seed,
+        header=header,
+    )
+    if dry_run:
+        say_json(plan.to_mapping())
+        return
+    with progress() as listen:
+        result = plan.run(listen)
+    result.save(output, force=force, command=command_line())
+    if json:
+        say_json({"output": output, **result.summary()})
+    else:
+        say([*result_lines(result), f"written     {output}"])

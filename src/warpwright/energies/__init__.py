@@ -1,0 +1,1 @@
+"""Scalars per pair, lower is better: similarities, regularities, prompts."""

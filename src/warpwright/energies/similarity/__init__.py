@@ -1,0 +1,9 @@
+"""How unlike two images are."""
+
+from warpwright.energies.similarity.base import Pointwise, Similarity, reduce
+from warpwright.energies.similarity.lncc import LNCC
+from warpwright.energies.similarity.mind import MIND
+from warpwright.energies.similarity.mse import MSE
+from warpwright.energies.similarity.mutual_information import MutualInformation
+
+__all__ = ["LNCC", "MIND", "MSE", "MutualInformation", "Pointwise", "Similarity", "reduce"]

@@ -1,0 +1,112 @@
+"""What a similarity is: a frozen description with two entries, `similarity` and `match`.
+
+Lower is better, one value per sample, independent of the number of voxels. Masks are weights of the energy; an image is
+never multiplied by its mask, which would draw an edge.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.geometry import moved_points
+from warpwright.sampling import sample
+
+__all__ = ["Pointwise", "Similarity", "reduce"]
+
+
+def reduce(values: Tensor, weight: Tensor | None = None, by: Literal["weight", "domain"] = "weight") -> Tensor:
+    """Weighted mean of a map, differentiable in both.
+
+    Args:
+        values: (B, 1, *S).
+        weight: (B, 1, *S), >= 0; None for one everywhere.
+        by: divide by the sum of the weights, or by the number of voxels (then a small weight lowers the value).
+
+    Returns:
+        (B,); zero for a sample whose weights are all zero.
+    """
+    if weight is None:
+        return values.flatten(1).mean(1)
+    weight = weight.expand(len(values), *weight.shape[1:]).flatten(1)
+    total = (values.flatten(1) * weight).sum(1)
+    if by == "domain":
+        return total / weight.shape[1]
+    size = weight.sum(1)
+    return total / torch.where(size > 0, size, torch.ones_like(size))
+
+
+class Similarity(ABC):
+    """How unlike two images are; a frozen dataclass whose fields are its settings."""
+
+    @abstractmethod
+    def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Energy of two images on one grid.
+
+        Args:
+            moved: (B, C, *S).
+            fixed: (B, C, *S).
+            weight: (B, 1, *S), >= 0; None for one everywhere.
+
+        Returns:
+            (B,), lower is better.
+        """
+
+    def for_spacing(self, spacing: Sequence[float]) -> Similarity:
+        """The same similarity for voxels of this size (mm); windows may adapt. Default: unchanged."""
+        return self
+
+    def curvature(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Positive estimate of the second derivative in the moved intensity, for Gauss-Newton: (B, 1, *S).
+
+        Raises:
+            BadInput: this similarity has none.
+        """
+        raise BadInput(f"{type(self).__name__} has no curvature: choose another solver than Gauss-Newton")
+
+    def match(
+        self,
+        fixed: Tensor,
+        moving: Tensor,
+        displacement: Tensor,
+        affine: np.ndarray | Tensor | None = None,
+        weight: Tensor | None = None,
+        moving_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Energy of `moving(affine (x + u(x)))` against `fixed(x)`.
+
+        Args:
+            fixed: (B, C, *S).
+            moving: (B, C, *M).
+            displacement: (B, D, *S), voxels of the fixed grid.
+            affine: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1).
+            weight: (B, 1, *S) weight of each fixed voxel.
+            moving_weight: (B, 1, *M) weight of each moving voxel, zero outside the image. It follows the displacement but
+                is not differentiated, or leaving the mask would lower the energy.
+
+        Returns:
+            (B,), lower is better; differentiable in the images, the displacement, the affine and `weight`.
+        """
+        points = moved_points(displacement, affine)
+        moved = sample(moving, points)
+        if moving_weight is not None:
+            follow = sample(moving_weight, points.detach(), outside="zero")
+            weight = follow if weight is None else weight * follow
+        return self.similarity(moved, fixed, weight)
+
+
+class Pointwise(Similarity):
+    """A similarity that is the mean of a map."""
+
+    @abstractmethod
+    def residual_map(self, moved: Tensor, fixed: Tensor) -> Tensor:
+        """(B, 1, *S) residual of every voxel, lower is better."""
+
+    def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        return reduce(self.residual_map(moved, fixed), weight)

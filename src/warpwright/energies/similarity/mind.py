@@ -1,0 +1,93 @@
+"""MIND-SSC: an image described by how patches around each voxel resemble one another, whatever the contrast.
+
+    d_k(x) = mean over the patch around x of (I(y + o_k) - I(y + o'_k))^2
+    m_k(x) = exp(-(d_k(x) - min_k d_k(x)) / V(x)),      V = mean_k (d_k - min_k d_k), kept within [1e-3, 1e3] of its mean
+
+(o, o') are the pairs of face neighbours of x, `dilation` voxels away, that lie on different axes: 12 in 3-D, 4 in 2-D.
+Source: Heinrich et al., Towards realtime multimodal fusion for image-guided interventions using self-similarities, MICCAI
+2013, doi:10.1007/978-3-642-40811-3_24; the border voxel is repeated and a patch at the border counts what it covers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from warpwright.energies.similarity.base import Pointwise
+from warpwright.errors import BadInput
+from warpwright.geometry import spatial
+from warpwright.sampling import box_sum
+
+__all__ = ["MIND", "descriptor"]
+
+VARIANCE_RANGE = (1e-3, 1e3)  # of V, in units of its mean over the image
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIND(Pointwise):
+    """Mean squared difference of the MIND-SSC descriptors of both images; zero at agreement, at most 1.
+
+    The weight applies to the differences of descriptors; a descriptor sees `radius + dilation` voxels along an axis (and,
+    through the bounds of V, faintly the whole image).
+
+    Args:
+        radius: of the patch, a box of 2 radius + 1 voxels, >= 0.
+        dilation: distance of the neighbours, voxels, >= 1.
+
+    Raises:
+        BadInput: a setting is out of range.
+    """
+
+    radius: int = 2
+    dilation: int = 2
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.dilation < 1:
+            raise BadInput(f"MIND needs radius >= 0 and dilation >= 1, got radius = {self.radius}, dilation = {self.dilation}")
+
+    def residual_map(self, moved: Tensor, fixed: Tensor) -> Tensor:
+        difference = descriptor(moved, self.radius, self.dilation) - descriptor(fixed, self.radius, self.dilation)
+        return difference.square().mean(1, keepdim=True)
+
+
+def descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:
+    """MIND-SSC descriptor of every channel of an image.
+
+    Args:
+        image: (B, C, *S).
+        radius: of the patch, voxels.
+        dilation: distance of the neighbours, voxels.
+
+    Returns:
+        (B, C * K, *S) in (0, 1], the largest of each channel's K = 2 D (D - 1) is 1; all 1 where the image is constant.
+    """
+    shape = spatial(image)
+    alone = image.reshape(-1, 1, *shape)
+    box = (radius,) * len(shape)
+    total = box_sum(_pair_differences(alone, dilation), box)  # d_k times the number of voxels in the patch
+    count = box_sum(torch.ones_like(alone[:1]), box)
+    distance = total - total.amin(1, keepdim=True)
+    variance = distance.mean(1, keepdim=True) / count
+    typical = variance.mean(tuple(range(1, variance.ndim)), keepdim=True)
+    low, high = (bound * typical for bound in VARIANCE_RANGE)
+    variance = torch.minimum(torch.maximum(variance, low), high).masked_fill(typical == 0, 1)
+    out = torch.exp(distance / -(variance * count))
+    return out.reshape(len(image), -1, *shape)
+
+
+def _pair_differences(image: Tensor, dilation: int) -> Tensor:
+    """Squared differences of the pairs of neighbours: (B, 1, *S) to (B, K, *S)."""
+    shape = spatial(image)
+    padded = F.pad(image, (dilation,) * (2 * len(shape)), mode="replicate")
+    neighbours = [(axis, 2 * dilation * side) for axis in range(len(shape)) for side in (0, 1)]
+
+    def shifted(axis: int, start: int) -> Tensor:
+        index = [slice(start if a == axis else dilation, (start if a == axis else dilation) + n) for a, n in enumerate(shape)]
+        return padded[(slice(None), slice(None), *index)]
+
+    pairs = [(one, two) for one, two in combinations(neighbours, 2) if one[0] != two[0]]
+    return torch.cat([(shifted(*one) - shifted(*two)).square() for one, two in pairs], 1)

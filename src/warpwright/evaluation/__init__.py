@@ -1,0 +1,28 @@
+"""How a result is judged: overlap, surface distance, landmarks, folding, inverse consistency.
+
+Measures are functions of tensors or arrays to plain floats; what is not defined is NaN. `learn2reg` holds that challenge's own
+definitions.
+"""
+
+from warpwright.evaluation import learn2reg
+from warpwright.evaluation.folding import folding, inverse_consistency
+from warpwright.evaluation.landmarks import summarise, target_registration_error
+from warpwright.evaluation.overlap import dice, jaccard, mean_over_labels, vanished_labels
+from warpwright.evaluation.surface import SurfaceMethod, assd, hausdorff, hd95, surface_distances
+
+__all__ = [
+    "SurfaceMethod",
+    "assd",
+    "dice",
+    "folding",
+    "hausdorff",
+    "hd95",
+    "inverse_consistency",
+    "jaccard",
+    "learn2reg",
+    "mean_over_labels",
+    "summarise",
+    "surface_distances",
+    "target_registration_error",
+    "vanished_labels",
+]

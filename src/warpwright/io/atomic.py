@@ -1,0 +1,50 @@
+"""Files that are either whole or absent: written beside their place under another name, then moved into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from warpwright.errors import BadInput, Failed
+
+__all__ = ["last_line", "replacing"]
+
+
+def last_line(error: BaseException) -> str:
+    """The end of a library's message, where it says what happened, cut to a clause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("ITK ERROR: ").rstrip(".")[-160:] if lines else type(error).__name__
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A name to write to; what was written there takes the place of `path` when the block ends without an error.
+
+    The name lies in the folder of `path` and has the same suffixes, because writers choose the format by them. After an
+    error nothing is left behind and an older `path` is untouched.
+
+    Raises:
+        BadInput: the folder does not exist or cannot be written, or `path` is a folder.
+        Failed: the block or the move ran into the operating system (a full disk, say), or a library could not write.
+    """
+    path = Path(path)
+    folder = path.parent
+    if not folder.is_dir():
+        raise BadInput(f"{path}: cannot be written, the folder {folder} does not exist")
+    if path.is_dir():
+        raise BadInput(f"{path}: is a folder, the name of a file to write was expected")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{path}: cannot be written, the folder {folder} is read-only")
+    temporary = folder / f".{uuid4().hex[:12]}{''.join(path.suffixes)}"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Failed(f"{path}: could not be written ({error.strerror or error})") from error
+    except RuntimeError as error:  # how ITK and HDF5 report theirs
+        raise Failed(f"{path}: could not be written ({last_line(error)})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""A pair of images at one resolution: normalised tensors, weights, grids, the voxel matrix between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.geometry import Grid, Image
+from warpwright.sampling import downsample
+
+__all__ = ["Level", "Pair", "make_level", "make_pair"]
+
+SMALLEST = 8  # an axis is not downsampled below this many voxels
+FEWEST = 16  # a level has at least this many voxels an axis, on average
+SAMPLES = 1 << 20  # intensities looked at for the percentiles
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two images ready for energies: intensities near [0, 1], weights on both or None.
+
+    Args:
+        fixed: (1, C, *S).
+        moving: (1, C, *M).
+        fixed_weight: (1, 1, *S) or None.
+        moving_weight: (1, 1, *M); one everywhere when no mask was given.
+        fixed_grid: where S is.
+        moving_grid: where M is.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    fixed_weight: Tensor | None
+    moving_weight: Tensor
+    fixed_grid: Grid
+    moving_grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A pair at one level of the pyramid; `factors` are those of the fixed image."""
+
+    pair: Pair
+    factors: tuple[int, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """The fixed grid of the level."""
+        return self.pair.fixed_grid
+
+    def matrix(self, affine: np.ndarray) -> np.ndarray:
+        """Voxel matrix of the level for a world affine, fixed to moving."""
+        return self.pair.fixed_grid.voxel_matrix(self.pair.moving_grid, affine)
+
+
+def make_pair(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, device: torch.device) -> Pair:
+    """Normalise both images by their 0.5 and 99.5 percentiles, clamped, and move everything to the device."""
+    weight = None if moving_mask is None else moving_mask.data[None].to(device, torch.float32)
+    return Pair(
+        normalise(fixed.data)[None].to(device),
+        normalise(moving.data)[None].to(device),
+        None if fixed_mask is None else fixed_mask.data[None].to(device, torch.float32),
+        torch.ones(1, 1, *moving.grid.shape, device=device) if weight is None else weight,
+        fixed.grid,
+        moving.grid,
+    )
+
+
+def normalise(data: Tensor) -> Tensor:
+    """Each channel of (C, *S) mapped linearly so that its 0.5 and 99.5 percentiles are 0 and 1, and clamped there."""
+    out = torch.empty(data.shape, dtype=torch.float32)
+    for channel in range(len(data)):
+        values = data[channel].to(torch.float32)
+        seen = values.flatten()[:: max(1, values.numel() // SAMPLES)].numpy()
+        low, high = np.percentile(seen, (0.5, 99.5))
+        if high <= low:
+            low, high = float(seen.min()), float(seen.max())
+        out[channel] = ((values - low) / max(high - low, np.finfo(np.float32).tiny)).clamp_(0, 1)
+    return out
+
+
+def factors_for(grid: Grid, length: float) -> tuple[int, ...]:
+    """Downsampling that brings each axis near `length` mm a voxel, without leaving fewer than `SMALLEST` voxels."""
+    return tuple(max(1, min(round(length / s), n // SMALLEST)) for s, n in zip(grid.spacing, grid.shape, strict=True))
+
+
+def make_level(pair: Pair, factor: int) -> Level:
+    """The pair at `factor` times the fixed image's finest spacing, both images at about that resolution."""
+    length = factor * min(pair.fixed_grid.spacing)
+    fixed, moving = factors_for(pair.fixed_grid, length), factors_for(pair.moving_grid, length)
+    return Level(
+        Pair(
+            downsample(pair.fixed, fixed),
+            downsample(pair.moving, moving),
+            None if pair.fixed_weight is None else downsample(pair.fixed_weight, fixed),
+            downsample(pair.moving_weight, moving),
+            pair.fixed_grid.downsample(fixed),
+            pair.moving_grid.downsample(moving),
+        ),
+        fixed,
+    )
+
+
+def level_factors(levels: Sequence[int], grid: Grid) -> list[int]:
+    """The levels worth doing for images on `grid`, coarse to fine.
+
+    Left out: a level that differs in nothing from its finer neighbour, and one with fewer than `FEWEST` voxels an axis
+    (on the geometric mean over the axes), where no structure is left. The finest level always stays.
+    """
+    kept: list[int] = []
+    previous: tuple[int, ...] = ()
+    for factor in sorted(levels):
+        factors = factors_for(grid, factor * min(grid.spacing))
+        coarse = grid.downsample(factors)
+        if kept and (factors == previous or coarse.size < FEWEST**grid.dim):
+            continue
+        kept.append(factor)
+        previous = factors
+    return kept[::-1]

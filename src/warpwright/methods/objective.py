@@ -1,0 +1,61 @@
+"""The objectives that a solver is handed: energies of a pair as functions of a transform's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from warpwright.energies.regularity import Regularity
+from warpwright.energies.similarity import Similarity
+from warpwright.geometry import gradient
+from warpwright.methods.levels import Level
+from warpwright.sampling import warp
+from warpwright.solver import CurvedObjective
+
+__all__ = ["FieldObjective"]
+
+
+class FieldObjective(CurvedObjective):
+    """Similarity after warping by the displacement that `field` makes of the parameters, plus regularities of it.
+
+    Args:
+        level: the pair.
+        affine: world affine that acts after the displacement.
+        similarity: the data term.
+        regularities: terms on the displacement.
+        field: parameters to displacement (1, D, *S), voxels of the level.
+    """
+
+    def __init__(
+        self,
+        level: Level,
+        affine: np.ndarray,
+        similarity: Similarity,
+        regularities: Sequence[Regularity] = (),
+        field: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        self.level = level
+        self.matrix = level.matrix(affine)
+        self.similarity = similarity.for_spacing(level.grid.spacing)
+        self.regularities = tuple(regularities)
+        self.field = field
+
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        displacement = self.field(x)
+        energy = self.data_term(displacement)
+        for term in self.regularities:
+            energy = energy + term.weight * term.regularity(displacement, self.level.grid.spacing)
+        return energy
+
+    def data_term(self, displacement: Tensor) -> Tensor:
+        """The similarity alone: (1,)."""
+        pair = self.level.pair
+        return self.similarity.match(pair.fixed, pair.moving, displacement, self.matrix, pair.fixed_weight, pair.moving_weight)
+
+    def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
+        pair = self.level.pair
+        moved = warp(pair.moving, self.field(x), self.matrix)
+        slope = gradient(moved).square().sum(2).mean(1, keepdim=True)
+        return self.similarity.curvature(moved, pair.fixed, pair.fixed_weight) * slope

@@ -1,0 +1,124 @@
+"""Everything that decides a registration, as frozen dataclasses; presets choose them for a pair of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from warpwright.energies.regularity import Bending
+from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
+from warpwright.errors import BadInput
+from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Greedy, Velocity
+from warpwright.methods.linear import Kind
+from warpwright.solver import LBFGS, Adam
+
+__all__ = ["AnySimilarity", "Initialise", "Linear", "Preset", "Settings", "SimilarityName", "TransformName", "preset"]
+
+AnySimilarity = LNCC | MSE | MutualInformation | MIND
+Initialise = Literal["none", "centre", "moments", "rigid", "affine"]
+Preset = Literal["fast", "balanced", "accurate"]
+SimilarityName = Literal["lncc", "mse", "mi", "mind"]
+TransformName = Literal["rigid", "affine", "displacement", "greedy", "velocity", "bspline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """One linear stage.
+
+    Args:
+        kind: which maps are allowed.
+        levels: size of the voxels, in finest voxels of the fixed image, coarse to fine.
+        steps: bound on the steps of a level.
+        tolerance: relative fall of the energy a step below which a level stops.
+    """
+
+    kind: Kind
+    levels: tuple[int, ...] = (4, 2)
+    steps: int = 40
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A whole registration.
+
+    Args:
+        similarity: the data term of every stage.
+        start: "none" takes the world positions as they are, "centre" puts the middles of the images on one another,
+            "moments" tries several positions and turns and keeps the best.
+        linear: stages before the deformable one, in their order.
+        deformable: the family, or None to stop after the linear stages.
+        levels: size of the voxels of the deformable stage, in finest voxels of the fixed image, coarse to fine.
+        steps: bound on the steps of each level.
+        tolerance: relative fall of the energy a step below which a level stops; None takes all steps.
+    """
+
+    similarity: AnySimilarity
+    start: Literal["none", "centre", "moments"] = "moments"
+    linear: tuple[Linear, ...] = ()
+    deformable: AnyFamily | None = None
+    levels: tuple[int, ...] = (4, 2, 1)
+    steps: tuple[int, ...] = (100, 60, 40)
+    tolerance: float | None = 1e-4
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.steps):
+            raise BadInput(f"settings: {len(self.levels)} levels need as many steps, got {len(self.steps)}")
+        if min((*self.levels, *self.steps), default=1) < 1:
+            raise BadInput("settings: levels and steps must be at least 1")
+
+
+STEPS: dict[Preset, tuple[int, ...]] = {"fast": (60, 40, 15), "balanced": (100, 60, 40), "accurate": (200, 120, 80)}
+
+
+def preset(
+    name: Preset,
+    spacing: Sequence[float],
+    *,
+    transform: TransformName = "greedy",
+    similarity: SimilarityName | None = None,
+    initialise: Initialise | None = None,
+) -> Settings:
+    """The settings of a named preset.
+
+    Args:
+        name: how much time to spend.
+        spacing: of the fixed image, mm; smoothing follows its finest axis.
+        transform: what is wanted.
+        similarity: "lncc" by default, which suits images of one kind; "mi" or "mind" for two kinds.
+        initialise: how far the start goes: world positions, centres, the best of several, then rigid, then affine.
+            Default "affine" for deformable transforms, "moments" for linear ones.
+
+    Returns:
+        Settings with every length in mm.
+    """
+    unit = min(spacing)
+    similarities: dict[SimilarityName, AnySimilarity] = {
+        "lncc": LNCC(radius=2),
+        "mse": MSE(),
+        "mi": MutualInformation(),
+        "mind": MIND(),
+    }
+    linear_only = transform in ("rigid", "affine")
+    first = initialise or ("moments" if linear_only else "affine")
+    kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("affine",)}
+    stages = kinds.get(first, ()) if not linear_only else kinds[transform]
+    return Settings(
+        similarity=similarities[similarity or "lncc"],
+        start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
+        linear=tuple(Linear(kind=kind) for kind in stages),
+        deformable=None if linear_only else families(unit)[transform],
+        steps=STEPS[name],
+    )
+
+
+def families(unit: float) -> dict[TransformName, AnyFamily]:
+    """The deformable families with lengths for a finest voxel of `unit` mm."""
+    solver = Adam(length=0.5, damping=0.1)
+    return {
+        "greedy": Greedy(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
+        "displacement": Displacement(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
+        "velocity": Velocity(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
+        "bspline": BSpline(knots=4 * unit, solver=LBFGS(length=0.5), regularities=(Bending(weight=1e-3),)),
+    }

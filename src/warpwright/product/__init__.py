@@ -1,0 +1,1 @@
+"""What users run: register, apply, evaluate, convert; paths in, files out."""

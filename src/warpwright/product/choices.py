@@ -1,0 +1,15 @@
+"""The words a person chooses from; nothing heavy is imported here, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+__all__ = ["Header", "Initialise", "Kind", "Preset", "Side", "SimilarityName", "Space"]
+
+Kind: TypeAlias = Literal["rigid", "affine", "displacement", "greedy", "velocity", "bspline"]
+SimilarityName: TypeAlias = Literal["lncc", "mse", "mi", "mind"]
+Preset: TypeAlias = Literal["fast", "balanced", "accurate"]
+Initialise: TypeAlias = Literal["none", "centre", "moments", "rigid", "affine"]
+Header: TypeAlias = Literal["strict", "sform", "qform"]
+Space: TypeAlias = Literal["ras", "lps", "voxel"]
+Side: TypeAlias = Literal["fixed", "moving"]

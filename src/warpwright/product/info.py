@@ -1,0 +1,71 @@
+"""Facts about a file: an image, or a transform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from warpwright.errors import BadInput
+from warpwright.geometry import Image
+from warpwright.io.image import read_image
+from warpwright.product.choices import Header
+from warpwright.product.transform_tools import describe_transform
+
+__all__ = ["describe", "describe_image"]
+
+TRANSFORMS = (".h5", ".mat", ".tfm", ".txt", ".hdf5")
+
+
+def describe(path: str | Path, *, header: Header = "strict") -> dict[str, Any]:
+    """Plain values about an image file, a DICOM folder, a transform file, or the folder of a registration.
+
+    Raises:
+        BadInput: it cannot be read as any of them.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput(f"{path}: does not exist, expected an image, a transform, or a folder")
+    if (path / "transform.h5").is_file():
+        return describe_transform(path / "transform.h5", header=header)
+    if path.suffix in TRANSFORMS or _is_field(path):
+        return describe_transform(path, header=header)
+    return describe_image(read_image(path, header=header))
+
+
+def describe_image(image: Image) -> dict[str, Any]:
+    """Shape, geometry and intensities of an image."""
+    grid, values = image.grid, image.data.double()
+    quantiles = np.percentile(values.numpy(), [1, 50, 99]).tolist()
+    return {
+        "file": image.name,
+        "kind": "image",
+        "shape": list(grid.shape),
+        "channels": image.channels,
+        "spacing_mm": list(grid.spacing),
+        "size_mm": [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)],
+        "axes": "".join(_letter(column) for column in grid.direction.T) if grid.dim == 3 else "",
+        "affine_ras": grid.affine.tolist(),
+        "intensity": {"min": float(values.min()), "max": float(values.max()), "p1_p50_p99": quantiles},
+        "notes": list(image.notes),
+    }
+
+
+def _letter(column: np.ndarray) -> str:
+    """The anatomical direction that a voxel axis points to most nearly."""
+    axis = int(np.abs(column).argmax())
+    return ("RAS" if column[axis] > 0 else "LPI")[axis]
+
+
+def _is_field(path: Path) -> bool:
+    """Whether a NIfTI file holds vectors (intent 1006 or 1007)."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return False
+    import nibabel as nib
+
+    try:
+        header: Any = nib.load(path).header
+    except Exception:
+        return False
+    return int(header.get("intent_code", 0)) in (1006, 1007)

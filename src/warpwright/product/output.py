@@ -1,0 +1,114 @@
+"""Folders and JSON that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from warpwright.errors import BadInput, Failed
+
+__all__ = ["check_file", "check_folder", "plain", "whole_folder", "write_json"]
+
+
+def check_folder(folder: str | Path, *, force: bool) -> Path:
+    """The output folder, which can be written and is empty or absent (or `force`).
+
+    Raises:
+        BadInput: it is a file, holds files and `force` is off, or cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(f"{folder}: is a file, expected a folder for the output")
+        if folder.is_dir() and any(folder.iterdir()) and not force:
+            raise BadInput(f"{folder}: the output folder is not empty; choose another, or replace its results with --force")
+    except OSError as error:
+        raise BadInput(f"{folder}: the output folder cannot be used ({error.strerror})") from None
+    _try_writing(folder if folder.is_dir() else folder.parent, folder)
+    return folder
+
+
+def check_file(path: str | Path, *, force: bool) -> Path:
+    """An output file that does not exist yet (or `force`), in a folder that can be written.
+
+    Raises:
+        BadInput: as said.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise BadInput(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not force:
+        raise BadInput(f"{path}: exists; choose another name, or replace it with --force")
+    _try_writing(path.parent, path)
+    return path
+
+
+def _try_writing(folder: Path, wanted: Path) -> None:
+    """Make and remove a temporary folder in the nearest folder that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".warpwright-", dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(f"{wanted}: cannot be written ({error.strerror}), expected a place that can") from None
+
+
+@contextmanager
+def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its place when the block ends well and is removed when it does not.
+
+    Other files in a folder that is replaced with `force` stay as they are.
+
+    Raises:
+        BadInput: see `check_folder`.
+        Failed: writing failed on the way (a full disk).
+    """
+    folder = check_folder(folder, force=force)
+    made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield work
+            work.chmod(0o755)
+            _move(work, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except BaseException as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Failed(f"{folder}: the results could not be written ({error.strerror or error})") from error
+        raise
+
+
+def _move(work: Path, folder: Path) -> None:
+    if folder.exists():
+        for path in sorted(work.iterdir()):
+            os.replace(path, folder / path.name)
+    else:
+        work.rename(folder)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a mapping, indented; NaN and infinities become null."""
+    path.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """The same with mappings, lists and scalars that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

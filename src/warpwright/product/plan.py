@@ -1,0 +1,283 @@
+"""A registration whose inputs are read and checked before any work starts, and the work."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warpwright.config import from_mapping, merged, read_mapping, to_mapping
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, Image
+from warpwright.io.transform import read_transform
+from warpwright.methods import Progress, Registration, Settings, preset, register_pair
+from warpwright.product.choices import Header, Initialise, Kind, Preset, Side, SimilarityName, Space
+from warpwright.product.inputs import (
+    ImageLike,
+    PointsLike,
+    digest,
+    labels_on,
+    mask_on,
+    points_of,
+    scalar_image,
+)
+from warpwright.product.result import Labels, Landmarks, RegistrationResult
+from warpwright.product.scores import common_labels, determinant, judge, score
+from warpwright.transforms import Affine, Transform, resample
+
+__all__ = ["Choice", "Plan", "prepare"]
+
+SIDES: tuple[Side, Side] = ("fixed", "moving")
+PACKAGES = ("warpwright", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "h5py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a person asks for; `settings` is what it means for an image. See `register`."""
+
+    transform: Kind = "greedy"
+    similarity: SimilarityName | None = None
+    preset: Preset = "balanced"
+    initialise: Initialise | None = None
+    config: str | Path | None = None
+
+    def settings(self, grid: Grid) -> Settings:
+        """The settings of the preset for a fixed grid, with those of the file laid over them.
+
+        Raises:
+            BadInput: the file cannot be read, holds an unknown key or a value of another type, or another similarity
+                than the one that was asked for.
+        """
+        chosen = preset(
+            self.preset, grid.spacing, transform=self.transform, similarity=self.similarity, initialise=self.initialise
+        )
+        if self.config is None:
+            return chosen
+        changed = from_mapping(Settings, merged(to_mapping(chosen), read_mapping(self.config)), where=str(self.config))
+        if self.similarity is not None and type(changed.similarity) is not type(chosen.similarity):
+            raise BadInput(
+                f"{self.config}: chooses another similarity than --similarity {self.similarity}, expected one of both"
+            )
+        return changed
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+    """A registration whose inputs are read and checked; `run` does it."""
+
+    fixed: Image
+    moving: Image
+    fixed_mask: Image | None
+    moving_mask: Image | None
+    fixed_labels: Image | None
+    moving_labels: Image | None
+    landmarks: Landmarks | None
+    initial: Transform | None
+    settings: Settings
+    device: str
+    threads: int | None
+    seed: int
+    inputs: dict[str, dict[str, str]]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What is known before the work: inputs, grids, settings, versions."""
+        return {
+            "inputs": self.inputs,
+            "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
+            "settings": to_mapping(self.settings),
+            "device": self.device,
+            "threads": self.threads or torch.get_num_threads(),
+            "seed": self.seed,
+            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        }
+
+    def run(self, progress: Callable[[Progress], None] | None = None) -> RegistrationResult:
+        """Do the registration and score it."""
+        begin = time.perf_counter()
+        with _threads(self.threads):
+            registration = register_pair(
+                self.fixed,
+                self.moving,
+                self.settings,
+                fixed_mask=self.fixed_mask,
+                moving_mask=self.moving_mask,
+                initial=self.initial,
+                device=self.device,
+                progress=progress,
+            )
+            middle = time.perf_counter()
+            return self._finish(registration, middle - begin)
+
+    def _finish(self, registration: Registration, seconds: float) -> RegistrationResult:
+        begin = time.perf_counter()
+        start = self.initial or Affine.identity(self.fixed.grid.dim)
+        jacobian = determinant(registration.forward, self.fixed.grid)
+        labels = self._pull_labels(start, registration.forward)
+        points = None if self.landmarks is None else (self.landmarks.fixed, self.landmarks.moving, start)
+        scores = score(
+            registration.forward,
+            registration.backward,
+            jacobian,
+            energies=(registration.energy_before, registration.energy_after),
+            inverse_residual=registration.inverse_residual,
+            labels=None if labels is None else (labels.fixed, labels.moving, labels.before, labels.moved),
+            points=points,
+        )
+        before, moved = (_pull(self.moving, through, self.fixed.grid) for through in (start, registration.forward))
+        scored = time.perf_counter() - begin
+        record = self.to_mapping() | {
+            "seconds": {"registration": seconds, "scores": scored},
+            "peak_memory_gb": _peak_memory(),
+        }
+        return RegistrationResult(
+            fixed=self.fixed,
+            moving=self.moving,
+            before=before,
+            moved=moved,
+            jacobian=jacobian,
+            initial=start,
+            registration=registration,
+            labels=labels,
+            landmarks=self.landmarks,
+            scores=scores,
+            verdict=judge(scores),
+            record=record,
+        )
+
+    def _pull_labels(self, start: Transform, forward: Transform) -> Labels | None:
+        if self.fixed_labels is None or self.moving_labels is None:
+            return None
+        before, moved = (
+            resample(self.moving_labels, through, self.fixed.grid, interpolation="label") for through in (start, forward)
+        )
+        return Labels(fixed=self.fixed_labels, moving=self.moving_labels, before=before, moved=moved)
+
+
+def prepare(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    choice: Choice,
+    initial: str | Path | Transform | None = None,
+    masks: tuple[ImageLike | None, ImageLike | None] = (None, None),
+    labels: tuple[ImageLike | None, ImageLike | None] = (None, None),
+    points: tuple[PointsLike | None, PointsLike | None] = (None, None),
+    space: Space | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    header: Header = "strict",
+) -> Plan:
+    """Read and check everything; pairs are (fixed, moving). See `register`.
+
+    Raises:
+        BadInput: something that was given cannot be used.
+    """
+    _both(labels, "labels")
+    _both(points, "points")
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads must be at least 1, got {threads}")
+    device = _device(device)
+    first, second = scalar_image(fixed, "fixed", header), scalar_image(moving, "moving", header)
+    if first.grid.dim != second.grid.dim:
+        raise BadInput(
+            f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
+        )
+    start = read_transform(initial) if isinstance(initial, (str, Path)) else initial
+    if start is not None and start.dim != first.grid.dim:
+        raise BadInput(f"the initial transform has {start.dim} axes and the images have {first.grid.dim}, expected the same")
+    given = {"fixed": fixed, "moving": moving}
+    given |= {
+        f"{side}_{what}": pair[k]
+        for what, pair in (("mask", masks), ("labels", labels), ("points", points))
+        for k, side in enumerate(SIDES)
+    }
+    if isinstance(initial, (str, Path)):
+        given["initial"] = initial
+    maps = tuple(labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True))
+    if maps[0] is not None and maps[1] is not None and not common_labels(maps[0], maps[1]):
+        raise BadInput(f"{maps[1].name}: has no label in common with {maps[0].name}, expected at least one to score")
+    return Plan(
+        fixed=first,
+        moving=second,
+        fixed_mask=mask_on(masks[0], first, "fixed mask", header),
+        moving_mask=mask_on(masks[1], second, "moving mask", header),
+        fixed_labels=maps[0],
+        moving_labels=maps[1],
+        landmarks=_landmarks(points, (first, second), space),
+        initial=start,
+        settings=choice.settings(first.grid),
+        device=device,
+        threads=threads,
+        seed=seed,
+        inputs={name: digest(value) for name, value in given.items() if value is not None},
+    )
+
+
+def _both(pair: tuple[object, object], what: str) -> None:
+    if (pair[0] is None) != (pair[1] is None):
+        found, missing = ("fixed", "moving") if pair[1] is None else ("moving", "fixed")
+        raise BadInput(f"{found} {what} were given without {missing} {what}, expected both or neither")
+
+
+def _landmarks(
+    points: tuple[PointsLike | None, PointsLike | None], images: tuple[Image, Image], space: Space | None
+) -> Landmarks | None:
+    one_table = isinstance(points[0], (str, Path)) and points[0] == points[1]
+    fixed, moving = (
+        points_of(p, i, space, f"{side} points", side if one_table else None)
+        for p, i, side in zip(points, images, SIDES, strict=True)
+    )
+    if fixed is None or moving is None:
+        return None
+    if len(fixed.world) != len(moving.world):
+        raise BadInput(f"fixed points are {len(fixed.world)} and moving points {len(moving.world)}, expected as many")
+    return Landmarks(fixed=fixed, moving=moving)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise BadInput(f"device {name!r} is not known, expected auto, cpu, cuda or cuda:0")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device {name!r} was asked for, found {torch.cuda.device_count()} CUDA devices")
+    return name
+
+
+def _pull(moving: Image, through: Transform, grid: Grid) -> Image:
+    """The moving image on the fixed grid; outside it is 0, or the least value where that is negative (air in CT)."""
+    return resample(moving, through, grid, background=min(0.0, float(moving.data.min())))
+
+
+def _described(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _peak_memory() -> float | None:
+    """Largest resident size of this process so far, GB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

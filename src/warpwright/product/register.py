@@ -1,0 +1,83 @@
+"""Register two images: paths, images or arrays in, a `RegistrationResult` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from warpwright.methods import Progress
+from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
+from warpwright.product.inputs import ImageLike, PointsLike
+from warpwright.product.plan import Choice, prepare
+from warpwright.product.result import RegistrationResult
+from warpwright.transforms import Transform
+
+__all__ = ["register"]
+
+
+def register(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    transform: Kind = "greedy",
+    similarity: SimilarityName | None = None,
+    preset: Preset = "balanced",
+    config: str | Path | None = None,
+    initialise: Initialise | None = None,
+    initial: str | Path | Transform | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    fixed_labels: ImageLike | None = None,
+    moving_labels: ImageLike | None = None,
+    fixed_points: PointsLike | None = None,
+    moving_points: PointsLike | None = None,
+    space: Space | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    header: Header = "strict",
+    progress: Callable[[Progress], None] | None = None,
+) -> RegistrationResult:
+    """Find the map of points of `fixed` to points of `moving`; it resamples the moving image onto the fixed grid.
+
+    Args:
+        fixed: a path, an `Image`, or an array (*S) with its voxel to world RAS+ mm affine.
+        moving: the same.
+        transform: what kind of map; a deformable one begins with an affine.
+        similarity: what makes two images alike; default as the preset says.
+        preset: how much work to spend.
+        config: a `.toml` or `.json` file whose settings are laid over the preset's.
+        initialise: where the search begins; default as the preset says.
+        initial: a transform (file) to begin from, world points of fixed to world points of moving.
+        fixed_mask: weights of the fixed image's voxels, on its grid, >= 0.
+        moving_mask: weights of the moving image's voxels, on its grid, >= 0.
+        fixed_labels: labels on the fixed grid; only scored and drawn.
+        moving_labels: labels on the moving grid; only scored and drawn.
+        fixed_points: landmarks in the fixed image: a file, or world points RAS+ mm (N, D); only scored and drawn.
+        moving_points: the same places in the moving image, in the same order.
+        space: frame of the coordinates in a `.csv` of points.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        threads: CPU threads; default torch's.
+        seed: of everything drawn at random (nothing is, so far); recorded.
+        header: which affine of a NIfTI file counts when its two disagree; "strict" refuses such a file.
+        progress: called after every step.
+
+    Raises:
+        BadInput: anything above cannot be used.
+        Failed: the work could not be done.
+    """
+    plan = prepare(
+        fixed,
+        moving,
+        choice=Choice(transform=transform, similarity=similarity, preset=preset, initialise=initialise, config=config),
+        initial=initial,
+        masks=(fixed_mask, moving_mask),
+        labels=(fixed_labels, moving_labels),
+        points=(fixed_points, moving_points),
+        space=space,
+        device=device,
+        threads=threads,
+        seed=seed,
+        header=header,
+    )
+    return plan.run(progress)

@@ -1,0 +1,170 @@
+"""What `register` returns and leaves on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from warpwright.geometry import Image
+from warpwright.io.image import write_image
+from warpwright.io.points import Points
+from warpwright.io.transform import write_transform
+from warpwright.methods import Registration
+from warpwright.product.figure import Picture, draw
+from warpwright.product.output import plain, whole_folder, write_json
+from warpwright.product.scores import Scores, Verdict
+from warpwright.transforms import Affine, Composite, Transform, split
+
+__all__ = ["Labels", "Landmarks", "RegistrationResult"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labels:
+    """Label maps of a pair: of fixed, of moving, and the latter at its initial position and through the transform."""
+
+    fixed: Image
+    moving: Image
+    before: Image
+    moved: Image
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Landmarks:
+    """World points of a pair, row by row the same place."""
+
+    fixed: Points
+    moving: Points
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RegistrationResult:
+    """A finished registration.
+
+    Args:
+        fixed: the fixed image.
+        moving: the moving image on its own grid.
+        before: the moving image on the fixed grid at its initial position.
+        moved: the moving image on the fixed grid through the transform.
+        jacobian: determinant of the full map in mm, on the fixed grid.
+        initial: where the moving image lay at first, world points of fixed to world points of moving.
+        registration: what the method returned.
+        labels: label maps, if given.
+        landmarks: landmarks, if given.
+        scores: the figures.
+        verdict: whether they are good.
+        record: settings, versions, seconds, memory, inputs: what is needed to do it again.
+    """
+
+    fixed: Image
+    moving: Image
+    before: Image
+    moved: Image
+    jacobian: Image
+    initial: Transform
+    registration: Registration
+    labels: Labels | None
+    landmarks: Landmarks | None
+    scores: Scores
+    verdict: Verdict
+    record: Mapping[str, Any]
+
+    @property
+    def transform(self) -> Transform:
+        """World points of fixed to world points of moving: it resamples the moving image onto the fixed grid."""
+        return self.registration.forward
+
+    @property
+    def inverse(self) -> Transform:
+        """World points of moving to world points of fixed."""
+        return self.registration.backward
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the images and the method."""
+        return (*self.fixed.notes, *self.moving.notes, *self.registration.notes)
+
+    def summary(self) -> dict[str, Any]:
+        """All of `result.json`."""
+        verdict = asdict(self.verdict)
+        stages = [asdict(stage) for stage in self.registration.stages]
+        return plain(
+            {"verdict": verdict, "scores": self.scores.to_mapping(), "stages": stages, "notes": self.notes, **self.record}
+        )
+
+    def save(self, directory: str | Path, *, force: bool = False, command: str | None = None) -> Path:
+        """Write transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png and result.json; all or none.
+
+        Args:
+            directory: a new or empty folder, or any if `force`.
+            force: replace the results of an earlier run; other files in the folder stay.
+            command: the command line that led here, for `result.json`.
+
+        Raises:
+            BadInput: the folder is not empty or cannot be written.
+            Failed: writing failed on the way.
+        """
+        with whole_folder(directory, force=force) as folder:
+            write_transform(folder / "transform.h5", self.transform)
+            write_transform(folder / "inverse.h5", self.inverse)
+            write_image(folder / "moved.nii.gz", self.moved)
+            write_image(folder / "jacobian.nii.gz", self.jacobian)
+            draw(self.picture(), folder / "figure.png")
+            write_json(folder / "result.json", {"command": command, **self.summary()})
+        return Path(directory)
+
+    def picture(self) -> Picture:
+        """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""
+        grid = self.fixed.grid
+        affine, field = split(self.transform, grid)
+        whole = not bool(field.displacement.any())
+        shown = self._linear_part(affine) if whole else field.displacement
+        points: dict[str, Tensor] = {}
+        if self.landmarks is not None:
+            carried = {"fixed": Affine.identity(grid.dim), "before": self.initial.inverse(), "moved": self.inverse}
+            for name, through in carried.items():
+                world = self.landmarks.fixed.world if name == "fixed" else self.landmarks.moving.world
+                points[f"{name}_points"] = grid.to_voxel(through(world))
+        labels = self.labels
+        return Picture(
+            fixed=self.fixed,
+            before=self.before,
+            moved=self.moved,
+            displacement=shown,
+            jacobian=self.jacobian,
+            fixed_labels=None if labels is None else labels.fixed,
+            before_labels=None if labels is None else labels.before,
+            moved_labels=None if labels is None else labels.moved,
+            title=self._title(),
+            warning="; ".join(self.verdict.sentences),
+            **points,
+        )
+
+    def _linear_part(self, affine: Affine) -> Tensor:
+        """The affine as a displacement, its shift at the centre of the fixed image left out."""
+        grid = self.fixed.grid
+        matrix = affine.matrix.copy()
+        matrix[:-1, -1] = grid.centre - matrix[:-1, :-1] @ grid.centre
+        return split(Composite((Affine.identity(grid.dim), Affine(matrix))), grid)[1].displacement
+
+    def _title(self) -> str:
+        scores = self.scores
+        words = [f"similarity {scores.energy_before:.4g} → {scores.energy_after:.4g}"]
+        before, after = scores.mean_dice
+        if not math.isnan(after):
+            words.append(f"Dice {before:.3f} → {after:.3f}")
+        if scores.tre_after:
+            words.append(f"landmarks {scores.tre_before['mean']:.2f} → {scores.tre_after['mean']:.2f} mm")
+        words.append(f"folds {scores.folded_percent:.2g} %")
+        words.append(f"volume ratio {scores.min_determinant:.2g} to {float(self.jacobian.data.max()):.2g}")
+        words.append(f"inverse within {scores.inverse_residual:.2g} voxel")
+        names = f"fixed {_short(self.fixed.name)}      moving {_short(self.moving.name)}"
+        return f"{names}\n{'      '.join(words)}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"…{name[-59:]}"

@@ -1,0 +1,174 @@
+"""What a registration did, in figures, and the verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from warpwright.evaluation import dice, inverse_consistency, mean_over_labels, summarise, target_registration_error
+from warpwright.evaluation import vanished_labels as find_vanished
+from warpwright.geometry import Grid, Image, jacobian_determinant
+from warpwright.io.points import Points
+from warpwright.transforms import Affine, Transform, split
+
+__all__ = ["Scores", "Verdict", "common_labels", "determinant", "determinant_figures", "judge", "score"]
+
+INEXACT = 0.5  # voxels, of the inverse, from which a person should know
+WORSE = 1e-6  # a score that changed by less did not get worse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Figures of one registration; what was not given is empty or NaN.
+
+    Args:
+        energy_before: the similarity at the initial position, lower is better.
+        energy_after: the similarity at the end.
+        dice_before: label to Dice at the initial position.
+        dice_after: label to Dice of the moved labels.
+        vanished_labels: labels of the moving image that are not in the moved labels.
+        tre_before: mean, median, p90 and max of the landmarks' distances at the initial position, mm.
+        tre_after: the same through the transform.
+        folded_percent: voxels of the fixed grid with determinant <= 0, per cent.
+        min_determinant: smallest determinant of the full map.
+        sd_log_jacobian: standard deviation of the log determinant.
+        inverse_residual: largest error of the inverse where it is known, voxels.
+        inverse_consistency: mean, p95 and max of |inverse(transform(x)) - x|, mm, and the share of voxels counted.
+    """
+
+    energy_before: float
+    energy_after: float
+    dice_before: Mapping[int, float] = field(default_factory=dict)
+    dice_after: Mapping[int, float] = field(default_factory=dict)
+    vanished_labels: tuple[int, ...] = ()
+    tre_before: Mapping[str, float] = field(default_factory=dict)
+    tre_after: Mapping[str, float] = field(default_factory=dict)
+    folded_percent: float
+    min_determinant: float
+    sd_log_jacobian: float
+    inverse_residual: float
+    inverse_consistency: Mapping[str, float]
+
+    @property
+    def mean_dice(self) -> tuple[float, float]:
+        """Mean over the labels before and after; NaN without labels."""
+        return mean_over_labels(self.dice_before), mean_over_labels(self.dice_after)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        means = dict(zip(("mean_dice_before", "mean_dice_after"), self.mean_dice, strict=True)) if self.dice_after else {}
+        return asdict(self) | means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a result can be used.
+
+    Args:
+        improved: the similarity, and the overlap and landmarks where they were given, did not get worse, and the first
+            got better.
+        folds: the map folds somewhere.
+        sentences: what a person must know; empty when all is well.
+    """
+
+    improved: bool
+    folds: bool
+    sentences: tuple[str, ...] = ()
+
+
+def score(
+    transform: Transform,
+    inverse: Transform,
+    jacobian: Image,
+    *,
+    energies: tuple[float, float],
+    inverse_residual: float,
+    labels: tuple[Image, Image, Image, Image] | None = None,
+    points: tuple[Points, Points, Transform] | None = None,
+) -> Scores:
+    """The figures of one registration.
+
+    Args:
+        transform: world points of fixed to world points of moving.
+        inverse: the map back.
+        jacobian: determinant of the full map on the fixed grid.
+        energies: similarity before and after.
+        inverse_residual: as the method reports it, voxels.
+        labels: fixed, moving on its own grid, moving at its initial position, moved.
+        points: landmarks of fixed and of moving, and the initial transform.
+    """
+    found: dict[str, Any] = {}
+    if labels is not None:
+        fixed, moving, before, moved = (image.data for image in labels)
+        both = common_labels(labels[0], labels[1])
+        found["dice_before"], found["dice_after"] = dice(fixed, before, both), dice(fixed, moved, both)
+        found["vanished_labels"] = find_vanished(moving, moved)
+    if points is not None:
+        first, second, start = points
+        for key, through in (("tre_before", start), ("tre_after", transform)):
+            found[key] = summarise(target_registration_error(first.world, second.world, through))
+    return Scores(
+        energy_before=energies[0],
+        energy_after=energies[1],
+        **determinant_figures(jacobian),
+        inverse_residual=inverse_residual,
+        inverse_consistency=inverse_consistency(transform, inverse, jacobian.grid),
+        **found,
+    )
+
+
+def common_labels(fixed: Image, moving: Image) -> tuple[int, ...]:
+    """Labels (not 0) that occur in both maps: only they can be scored."""
+    one, two = (set(image.data.unique().tolist()) for image in (fixed, moving))
+    return tuple(sorted((one & two) - {0}))
+
+
+def judge(scores: Scores) -> Verdict:
+    """The verdict on the figures."""
+    sentences: list[str] = []
+    better = scores.energy_after < scores.energy_before
+    if not better:
+        sentences.append(f"did not improve: similarity {scores.energy_before:.4g} before, {scores.energy_after:.4g} after")
+    dice_before, dice_after = scores.mean_dice
+    tre_before, tre_after = (s.get("mean", math.nan) for s in (scores.tre_before, scores.tre_after))
+    if dice_after < dice_before - WORSE:
+        sentences.append(f"got worse: mean Dice {dice_before:.3f} before, {dice_after:.3f} after")
+    if tre_after > tre_before + WORSE:
+        sentences.append(f"got worse: mean landmark error {tre_before:.2f} mm before, {tre_after:.2f} mm after")
+    improved = not sentences
+    folds = scores.folded_percent > 0
+    if folds:
+        share = f"{scores.folded_percent:.2g} % of the voxels, least determinant {scores.min_determinant:.2g}"
+        sentences.append(f"the map folds: {share}")
+    if scores.inverse_residual > INEXACT:
+        sentences.append(f"the inverse is inexact: off by up to {scores.inverse_residual:.2g} voxel")
+    if scores.vanished_labels:
+        gone = ", ".join(str(label) for label in scores.vanished_labels)
+        sentences.append(f"labels that vanish when moved: {gone}")
+    return Verdict(improved=improved, folds=folds, sentences=tuple(sentences))
+
+
+def determinant(transform: Transform, grid: Grid, name: str = "jacobian") -> Image:
+    """Jacobian determinant of the full map in mm at every voxel of `grid`: det(A) det(I + grad u); (1, *S) float32."""
+    affine, rest = split(transform, grid)
+    volume = _linear_determinant(affine) * jacobian_determinant(rest.displacement[None].float())
+    return Image(volume, grid, name)
+
+
+def determinant_figures(jacobian: Image) -> dict[str, float]:
+    """Of an image of determinants: `folded_percent`, `min_determinant`, and `sd_log_jacobian` where it is positive."""
+    values = jacobian.data.numpy()
+    positive = values[values > 0]
+    return {
+        "folded_percent": float(100 * np.mean(values <= 0)),
+        "min_determinant": float(values.min()),
+        "sd_log_jacobian": float(np.log(positive).std(dtype=np.float64)) if positive.size else math.nan,
+    }
+
+
+def _linear_determinant(affine: Affine) -> float:
+    return float(np.linalg.det(affine.matrix[:-1, :-1]))

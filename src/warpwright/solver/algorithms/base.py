@@ -1,0 +1,88 @@
+"""What an algorithm is: a frozen description with `init` and one pure `step`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from warpwright.solver.objective import Objective
+
+__all__ = ["FirstOrder", "Precondition", "Retract", "Solver", "State", "add", "bounded", "longest", "same", "tiny"]
+
+State = tuple[Tensor, ...]
+Precondition = Callable[[Tensor], Tensor]
+Retract = Callable[[Tensor, Tensor], Tensor]
+
+
+def same(gradient: Tensor) -> Tensor:
+    """No preconditioning."""
+    return gradient
+
+
+def add(x: Tensor, update: Tensor) -> Tensor:
+    """The additive retraction."""
+    return x + update
+
+
+def longest(x: Tensor) -> Tensor:
+    """Length of the longest vector of each sample: (B, D, ...) to (B, 1, ...), vectors along axis 1."""
+    length = x.norm(dim=1).reshape(len(x), -1).amax(1)
+    return length.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def bounded(x: Tensor, limit: float) -> Tensor:
+    """Scale x down, sample by sample, so that no vector is longer than `limit`."""
+    return x * (limit / longest(x).clamp_min(limit))
+
+
+class Solver(ABC):
+    """An algorithm of `minimise`."""
+
+    @abstractmethod
+    def init(self, x: Tensor) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        state: State,
+        precondition: Precondition,
+        retract: Retract,
+    ) -> tuple[Tensor, Tensor, State]:
+        """One step; changes none of its arguments.
+
+        Returns:
+            The next x, the energies (B,) at the x that was given, the next state.
+        """
+
+
+class FirstOrder(Solver):
+    """A solver whose update is a function of the preconditioned gradient and its state."""
+
+    @abstractmethod
+    def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        """The update to retract with, in the units of x."""
+
+    def step(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        state: State,
+        precondition: Precondition,
+        retract: Retract,
+    ) -> tuple[Tensor, Tensor, State]:
+        energy, gradient = objective.value_and_gradient(x, *params)
+        update, state = self.update(precondition(gradient), state)
+        return retract(x, update), energy, state
+
+
+def tiny(x: Tensor) -> float:
+    """The smallest normal number of x's dtype: a denominator that is never zero."""
+    return torch.finfo(x.dtype).tiny

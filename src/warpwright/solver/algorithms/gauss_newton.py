@@ -1,0 +1,53 @@
+"""Gauss-Newton with a diagonal curvature: the Demons family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, bounded, tiny
+from warpwright.solver.objective import CurvedObjective, Objective
+
+__all__ = ["GaussNewton"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewton(Solver):
+    """Step `-gradient / (curvature + damping mean(curvature))`, then preconditioned, then bounded.
+
+    For the squared difference of images this is the Demons force, smoothed ("fluid") by the preconditioner.
+
+    Args:
+        length: bound on the longest update vector, units of x (voxels).
+        damping: relative to the sample's mean curvature; also where the curvature is zero.
+
+    Raises:
+        BadInput: from `step`, when the objective has no curvature.
+
+    Reference: Vercauteren et al., NeuroImage 45 (2009), doi 10.1016/j.neuroimage.2008.10.040.
+    """
+
+    length: float = 2.0
+    damping: float = 0.5
+
+    def init(self, x: Tensor) -> State:
+        return ()
+
+    def step(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        state: State,
+        precondition: Precondition,
+        retract: Retract,
+    ) -> tuple[Tensor, Tensor, State]:
+        if not isinstance(objective, CurvedObjective):
+            raise BadInput(f"Gauss-Newton needs an objective with a curvature, {type(objective).__name__} has none")
+        energy, gradient = objective.value_and_gradient(x, *params)
+        curvature = objective.curvature(x, *params)
+        mean = curvature.flatten(1).mean(1).reshape(-1, *(1,) * (x.ndim - 1))
+        force = gradient / (curvature + self.damping * mean).clamp_min(tiny(gradient))
+        return retract(x, -bounded(precondition(force), self.length)), energy, state

@@ -1,0 +1,30 @@
+"""Steepest descent with a step measured in units of x, not of the energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from warpwright.solver.algorithms.base import FirstOrder, State, longest, tiny
+
+__all__ = ["GradientDescent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDescent(FirstOrder):
+    """Step along minus the gradient, scaled so that its longest vector is `length`.
+
+    Scaling the energy by any factor changes nothing (up to rounding).
+
+    Args:
+        length: length of the longest update vector, units of x (voxels).
+    """
+
+    length: float = 0.5
+
+    def init(self, x: Tensor) -> State:
+        return ()
+
+    def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        return gradient * (-self.length / longest(gradient).clamp_min(tiny(gradient))), state

@@ -1,0 +1,106 @@
+"""L-BFGS with a backtracking line search, sample by sample; additive updates only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, add, longest, tiny
+from warpwright.solver.objective import Objective
+
+__all__ = ["LBFGS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGS(Solver):
+    """Limited-memory BFGS: two-loop recursion, first step of length `length`, Armijo backtracking.
+
+    Args:
+        length: length of the longest vector of the first step, and bound on later ones, units of x (voxels).
+        memory: number of past steps kept.
+        decrease: share of the predicted fall that a step must reach (Armijo).
+        halvings: bound on the halvings of one line search; a sample that finds no lower point stays where it is.
+
+    Raises:
+        BadInput: from `step`, when the retraction is not addition.
+
+    Reference: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.1.
+    """
+
+    length: float = 1.0
+    memory: int = 8
+    decrease: float = 1e-4
+    halvings: int = 12
+
+    def init(self, x: Tensor) -> State:
+        return ()
+
+    def step(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        state: State,
+        precondition: Precondition,
+        retract: Retract,
+    ) -> tuple[Tensor, Tensor, State]:
+        """State: the previous x and gradient, then pairs (s, y), newest last."""
+        if retract is not add:
+            raise BadInput("L-BFGS adds its updates: it cannot serve a transform that composes them")
+        energy, gradient = objective.value_and_gradient(x, *params)
+        pairs = state[2:]
+        if state:
+            pairs = (*pairs, x - state[0], gradient - state[1])[-2 * self.memory :]
+        direction = -_two_loop(gradient, pairs, precondition)
+        uphill = _dot(direction, gradient) >= 0
+        direction = torch.where(uphill, -precondition(gradient), direction)
+        reach = longest(direction).clamp_min(tiny(x))
+        direction = direction * (self.length / (reach if not pairs else reach.clamp_min(self.length)))
+        new = self._search(objective, x, params, energy, _dot(direction, gradient), direction)
+        return new, energy, (x, gradient, *pairs)
+
+    def _search(
+        self, objective: Objective, x: Tensor, params: tuple[Tensor, ...], energy: Tensor, slope: Tensor, direction: Tensor
+    ) -> Tensor:
+        step = torch.ones_like(slope)
+        for _ in range(self.halvings):
+            trial = x + step * direction
+            fall = _like(objective.value(trial, *params), x) - _like(energy, x)
+            poor = ~(fall <= self.decrease * step * slope)  # also where the trial is not finite
+            if not poor.any():
+                return trial
+            step = torch.where(poor, step / 2, step)
+        return x + torch.where(poor, 0, step) * direction
+
+
+def _like(energy: Tensor, x: Tensor) -> Tensor:
+    return energy.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return _like((a * b).flatten(1).sum(1), a)
+
+
+def _two_loop(gradient: Tensor, pairs: State, precondition: Precondition) -> Tensor:
+    """Inverse-Hessian estimate times the gradient; pairs without positive curvature count for nothing."""
+    history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    q = gradient
+    for k in range(len(pairs) - 2, -1, -2):
+        s, y = pairs[k], pairs[k + 1]
+        sy = _dot(s, y)
+        good = sy > 1e-10 * (_dot(s, s) * _dot(y, y)).sqrt()
+        rho = torch.where(good, 1 / sy.where(good, 1), 0)
+        alpha = rho * _dot(s, q)
+        q = q - alpha * y
+        history.append((s, y, rho, alpha))
+    q = precondition(q)
+    if history:
+        s, y, rho, _ = history[0]
+        scale = _dot(y, precondition(y))
+        q = q * torch.where((rho > 0) & (scale > 0), _dot(s, y) / scale.where(scale > 0, 1), 1)
+    for s, y, rho, alpha in reversed(history):
+        q = q + s * (alpha - rho * _dot(y, q))
+    return q

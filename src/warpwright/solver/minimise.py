@@ -1,0 +1,108 @@
+"""The loop around one pure step: `x, state <- step(x, state)` until a sample stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from warpwright.solver.adjoint import Unroll
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, add, same
+from warpwright.solver.objective import Objective
+from warpwright.solver.solution import Solution, Status
+
+__all__ = ["minimise"]
+
+
+def minimise(
+    objective: Objective,
+    x0: Tensor,
+    params: tuple[Tensor, ...] = (),
+    *,
+    solver: Solver,
+    adjoint: Unroll | None = None,
+    precondition: Precondition = same,
+    retract: Retract = add,
+    max_steps: int = 100,
+    tolerance: float | None = None,
+    window: int = 10,
+    reference: Tensor | None = None,
+    progress: Callable[[int, Tensor], None] | None = None,
+) -> Solution:
+    """Minimise one energy per sample.
+
+    Args:
+        objective: energies (B,) of x and `params`.
+        x0: (B, ...) start; not changed.
+        params: tensors the objective depends on and the solution may be differentiated in.
+        solver: the algorithm.
+        adjoint: the gradient rule; None runs without a graph.
+        precondition: applied to the gradient (a smoothing filter, as a rule).
+        retract: `(x, update) -> x`: addition, or a composition of maps.
+        max_steps: bound on the steps; with `tolerance=None` the count is the stopping rule.
+        tolerance: a sample stops when its energy falls by less than `tolerance * |reference|` a step, averaged over
+            the window.
+        window: number of steps looked back on; no sample stops sooner.
+        reference: (B,) scale of the energy (that of the identity, as a rule); default the energy at x0.
+        progress: called before each step with the step number and the energies (B,).
+
+    Returns:
+        A `Solution`; nothing is raised for a sample that fails.
+    """
+    with torch.set_grad_enabled(adjoint is not None):
+        return _loop(
+            objective, x0, params, solver, precondition, retract, max_steps, tolerance, max(window, 2), reference, progress
+        )
+
+
+def _loop(
+    objective: Objective,
+    x: Tensor,
+    params: tuple[Tensor, ...],
+    solver: Solver,
+    precondition: Precondition,
+    retract: Retract,
+    max_steps: int,
+    tolerance: float | None,
+    window: int,
+    reference: Tensor | None,
+    progress: Callable[[int, Tensor], None] | None,
+) -> Solution:
+    batch = len(x)
+    state = solver.init(x)
+    status = [Status.MAX_STEPS] * batch
+    steps = [max_steps] * batch
+    active = torch.ones(batch, dtype=torch.bool, device=x.device)
+    history: list[Tensor] = []
+    for step in range(max_steps):
+        new, energy, state = solver.step(objective, x, params, state, precondition, retract)
+        energy = torch.where(active, energy, history[-1]) if history else energy
+        history.append(energy.detach())
+        if progress is not None:
+            progress(step, history[-1])
+        stopped = _stopped(history, tolerance, window, reference)
+        for sample in range(batch):
+            if active[sample] and stopped[sample] is not None:
+                status[sample], steps[sample] = stopped[sample] or Status.MAX_STEPS, step
+                active[sample] = False
+        if not active.any():
+            break
+        x = new if active.all() else torch.where(active.reshape(-1, *(1,) * (x.ndim - 1)), new, x)
+    trace = torch.stack(history) if history else objective.value(x, *params).detach()[None]
+    return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
+
+
+def _stopped(history: list[Tensor], tolerance: float | None, window: int, reference: Tensor | None) -> list[Status | None]:
+    """Why each sample should stop now, None to go on."""
+    now, start = history[-1], history[0]
+    out: list[Status | None] = [None if torch.isfinite(e) else Status.NONFINITE for e in now]
+    if tolerance is None or len(history) < window:
+        return out
+    recent, half = torch.stack(history[-window:]), window // 2
+    fall = (recent[:half].mean(0) - recent[-half:].mean(0)) / (window - half)
+    scale = (start if reference is None else reference).abs()
+    for sample in range(len(now)):
+        if out[sample] is None and fall[sample] < tolerance * scale[sample]:
+            out[sample] = Status.CONVERGED if now[sample] <= start[sample] else Status.DIVERGED
+    return out

@@ -1,0 +1,52 @@
+"""What is minimised: one energy per sample as a function of a tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["CurvedObjective", "Function", "Objective"]
+
+
+class Objective(ABC):
+    """One energy per sample; the gradient comes from autograd unless a subclass knows better.
+
+    Whatever the result should be differentiated in is an explicit tensor in `params`.
+    """
+
+    @abstractmethod
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        """Energies (B,) at x (B, ...)."""
+
+    def value_and_gradient(self, x: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies (B,) and the gradient of each in its own x, shape of x.
+
+        Under `torch.no_grad` both are detached; otherwise the gradient carries a graph, so that steps can be unrolled.
+        """
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x if keep and x.requires_grad else x.detach().requires_grad_()
+            energy = self.value(at, *params)
+            (gradient,) = torch.autograd.grad(energy.sum(), at, create_graph=keep)
+        return (energy, gradient) if keep else (energy.detach(), gradient)
+
+
+class CurvedObjective(Objective):
+    """An objective that also knows a positive diagonal approximation of its Hessian, for Gauss-Newton."""
+
+    @abstractmethod
+    def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
+        """(B, ...) tensor >= 0 that broadcasts against x."""
+
+
+class Function(Objective):
+    """An objective from a function `(x, *params) -> (B,)`."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        return self.function(x, *params)

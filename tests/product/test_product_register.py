@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+import warpwright
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, Image
+from warpwright.product import plan as plan_module
+from warpwright.transforms import Affine, DisplacementField
+
+RESULTS = {"transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz", "figure.png", "result.json"}
+
+
+def bumps(grid: Grid, shift: float) -> np.ndarray:
+    axes = np.meshgrid(*(np.arange(n) * s for n, s in zip(grid.shape, grid.spacing, strict=True)), indexing="ij")
+    return sum(np.sin(a / 1.7 + k + shift) for k, a in enumerate(axes)).astype(np.float32)
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """A method that answers at once with a known map: a shift of 1 mm after a field of a tenth of a voxel."""
+
+    def answer(fixed, moving, settings, **given):
+        field = DisplacementField(torch.full((fixed.grid.dim, *fixed.grid.shape), 0.1), fixed.grid)
+        shift = np.eye(fixed.grid.dim + 1)
+        shift[0, -1] = 1.0
+        forward = Affine(shift) @ field
+        answer.given = {"moving": moving, "settings": settings, **given}
+        stage = warpwright.methods.Stage("made up", 0.1, 1, 1.0, 0.5, "done")
+        return warpwright.Registration(forward, forward.inverse(), 0.0, (stage,), 1.0, 0.5)
+
+    monkeypatch.setattr(plan_module, "register_pair", answer)
+    return answer
+
+
+@pytest.mark.usefixtures("instant")
+def test_paths_images_and_arrays_give_the_same(dim, shape, spacing, tmp_path):
+    grid = Grid.regular(shape, spacing)
+    fixed, moving = (bumps(grid, s) for s in (0.0, 0.4))
+    images = [Image(torch.from_numpy(a)[None], grid) for a in (fixed, moving)]
+    for name, image in zip("fm", images, strict=True):
+        warpwright.write_image(tmp_path / f"{name}.nii.gz", image)
+    by_array = warpwright.register((fixed, grid.affine), (moving, grid.affine))
+    by_image = warpwright.register(*images)
+    by_path = warpwright.register(tmp_path / "f.nii.gz", str(tmp_path / "m.nii.gz"))
+    assert torch.equal(by_array.moved.data, by_image.moved.data)
+    assert torch.allclose(by_array.moved.data, by_path.moved.data, atol=1e-5)  # the header holds float32
+    assert by_array.moved.grid.same_as(grid)
+    assert "path" not in by_array.record["inputs"]["fixed"]
+    assert by_path.record["inputs"]["fixed"]["path"].endswith("f.nii.gz")
+    point = torch.ones(1, dim, dtype=torch.float64)
+    assert torch.allclose(by_image.inverse(by_image.transform(point)), point, atol=1e-3)  # the inverse's own tolerance
+    assert torch.allclose(by_image.jacobian.data, torch.ones(()), atol=1e-5)  # a shift, float32
+
+
+@pytest.mark.usefixtures("instant")
+def test_save_writes_all_and_a_picture_that_shows_something(shape, spacing, tmp_path):
+    grid = Grid.regular(shape, spacing)
+    labels = np.zeros(shape, np.int16)
+    labels[1:4, 2:5] = 1
+    points = torch.tensor([[n * s / 2 for n, s in zip(shape, spacing, strict=True)]])
+    result = warpwright.register(
+        (bumps(grid, 0.0), grid.affine),
+        (bumps(grid, 0.4), grid.affine),
+        fixed_labels=(labels, grid.affine),
+        moving_labels=(labels, grid.affine),
+        fixed_points=points,
+        moving_points=points.numpy(),
+    )
+    assert result.save(tmp_path / "o") == Path(tmp_path / "o")
+    assert {p.name for p in (tmp_path / "o").iterdir()} == RESULTS
+    picture = imread(tmp_path / "o" / "figure.png")
+    assert picture.shape[1] > 1000
+    assert picture[..., :3].std() > 0.1
+    with pytest.raises(BadInput, match="--force"):
+        result.save(tmp_path / "o")
+    result.save(tmp_path / "o", force=True)
+
+
+def test_what_is_asked_for_reaches_the_method(instant, shape, spacing):
+    grid = Grid.regular(shape, spacing)
+    seen = []
+    warpwright.register(
+        (bumps(grid, 0.0), grid.affine),
+        (bumps(grid, 0.4), grid.affine),
+        transform="velocity",
+        similarity="mi",
+        initialise="none",
+        initial=Affine.identity(len(shape)),
+        fixed_mask=(np.ones(shape, np.float32), grid.affine),
+        device="cpu",
+        threads=1,
+        progress=seen.append,
+    )
+    given = instant.given
+    assert type(given["settings"].similarity).__name__ == "MutualInformation"
+    assert type(given["settings"].deformable).__name__ == "Velocity"
+    assert given["settings"].start == "none"
+    assert given["fixed_mask"].data.sum() == np.prod(shape)
+    assert given["device"] == "cpu"
+    assert given["initial"] is not None
+    assert given["progress"] == seen.append
+
+
+@pytest.mark.usefixtures("instant")
+def test_outside_a_ct_there_is_air():
+    grid = Grid.regular((5, 7, 6))
+    result = warpwright.register((bumps(grid, 0.0), grid.affine), (1000 * bumps(grid, 0.4) - 500, grid.affine))
+    assert result.moved.data.min() == result.moving.data.min()
+    assert (result.moved.data[0, -1] == result.moving.data.min()).all()  # the shift looks out of the image there
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fixed": 3}, "fixed: expected a path"),
+        ({"fixed": (np.zeros((5, 7), np.float32), np.eye(3))}, "every voxel is 0"),
+        ({"fixed": (np.full((5, 7), np.nan, np.float32), np.eye(3))}, "NaN"),
+        ({"fixed": (np.ones((5,), np.float32), np.eye(2))}, "2 or 3 axes"),
+        ({"fixed": (np.ones((5, 7), np.float32), np.eye(4))}, "3 x 3"),
+        ({"fixed": (np.ones((5, 7), np.float32), np.diag([0.0, 1, 1]))}, "fixed: .* singular"),
+        ({"fixed_mask": (-np.ones((5, 7), np.float32), np.eye(3))}, "negative"),
+        ({"fixed_mask": (np.zeros((5, 7), np.float32), np.eye(3))}, "empty"),
+        ({"fixed_points": np.zeros((2, 3)), "moving_points": np.zeros((2, 2))}, "fixed points"),
+        ({"initial": Affine.identity(3)}, "initial transform has 3 axes"),
+    ],
+)
+def test_bad_values_in_memory(change, words):
+    grid = Grid.regular((5, 7))
+    given = {"fixed": (bumps(grid, 0.0), grid.affine), "moving": (bumps(grid, 0.4), grid.affine)} | change
+    fixed, moving = given.pop("fixed"), given.pop("moving")
+    with pytest.raises(BadInput, match=words):
+        warpwright.register(fixed, moving, **given)

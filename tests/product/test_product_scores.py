@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from warpwright.geometry import Grid, Image
+from warpwright.io import Points
+from warpwright.product.scores import common_labels, determinant, judge, score
+from warpwright.transforms import Affine, DisplacementField
+
+
+def linear_field(grid: Grid, matrix: np.ndarray) -> DisplacementField:
+    """The field of the voxel map `matrix`."""
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid.shape), indexing="ij")
+    points = torch.stack(axes)
+    return DisplacementField(torch.einsum("ij,j...->i...", torch.tensor(matrix).float(), points) - points, grid)
+
+
+def test_determinant_is_of_affine_and_field_together(dim, shape, spacing):
+    grid = Grid(shape, np.diag([*(-s for s in spacing[:1]), *spacing[1:], 1.0]))
+    matrix, world = np.eye(dim), np.eye(dim + 1)
+    matrix[0, 0], matrix[0, 1] = 1.5, 0.3
+    world[0, 0], world[1, -1] = 0.8, 4.0
+    image = determinant(Affine(world) @ linear_field(grid, matrix), grid)
+    assert torch.allclose(image.data, torch.tensor(1.5 * 0.8), atol=1e-5)  # float32
+    assert image.grid is grid
+
+
+def scores_of(forward, grid, energies=(1.0, 0.5), **more):
+    jacobian = determinant(forward, grid)
+    return score(forward, forward.inverse(), jacobian, energies=energies, inverse_residual=0.0, **more)
+
+
+def test_folds_are_counted_and_told(dim, shape, spacing):
+    grid = Grid.regular(shape, spacing)
+    matrix = np.eye(dim)
+    matrix[0, 0] = -1
+    scores = scores_of(linear_field(grid, matrix), grid)
+    assert scores.folded_percent == 100
+    verdict = judge(scores)
+    assert verdict.folds
+    assert verdict.improved
+    assert "folds" in verdict.sentences[0]
+
+
+def test_no_improvement_is_told(dim, shape):
+    grid = Grid.regular(shape)
+    verdict = judge(scores_of(Affine.identity(dim), grid, energies=(0.5, 0.5)))
+    assert not verdict.improved
+    assert not verdict.folds
+    assert "did not improve" in verdict.sentences[0]
+    assert judge(scores_of(Affine.identity(dim), grid)).sentences == ()
+
+
+def test_labels_and_landmarks_before_and_after(dim, shape):
+    grid = Grid.regular(shape)
+    labels = torch.zeros(1, *shape, dtype=torch.int16)
+    labels[:, 1:3, 2:4] = 1
+    moved = torch.zeros_like(labels)
+    moved[:, 1:3, 3:5] = 1  # half of it overlaps
+    moving = labels.clone()
+    moving[:, 0, 0] = 7  # not in fixed: not scored, and it vanishes
+    fixed_image, moving_image, moved_image = (Image(x, grid) for x in (labels, moving, moved))
+    shift = np.eye(dim + 1)
+    shift[0, -1] = 2.0
+    points = torch.ones(3, dim, dtype=torch.float64)
+    names = ("a", "b", "c")
+    scores = scores_of(
+        Affine(shift),
+        grid,
+        labels=(fixed_image, moving_image, moving_image, moved_image),
+        points=(Points(points, names), Points(points, names), Affine.identity(dim)),
+    )
+    assert scores.dice_before == {1: 1.0}
+    assert scores.dice_after == {1: 0.5}
+    assert scores.vanished_labels == (7,)
+    assert scores.tre_before["mean"] == 0
+    assert scores.tre_after["mean"] == pytest.approx(2)
+    verdict = judge(scores)
+    assert not verdict.improved
+    assert len(verdict.sentences) == 3
+    assert common_labels(fixed_image, moving_image) == (1,)
