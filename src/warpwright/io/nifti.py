@@ -122,8 +122,9 @@ def nifti_grid(path: Path, image: Any, shape: tuple[int, ...], header: Header) -
 
 def _affine(path: Path, header: Any, shape: tuple[int, ...], choice: Header) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
-        unit = header.get_xyzt_units()[0]
-        forms = header.get_qform(coded=True), header.get_sform(coded=True)
+        with _quiet():
+            unit = header.get_xyzt_units()[0]
+            forms = header.get_qform(coded=True), header.get_sform(coded=True)
     except (HeaderDataError, KeyError, ValueError) as error:
         raise BadInput(f"{path}: its NIfTI geometry cannot be read ({last_line(error)})") from error
     if unit not in ("mm", "unknown"):

@@ -102,7 +102,7 @@ def preset(
     }
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
-    kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("affine",)}
+    kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
     stages = kinds.get(first, ()) if not linear_only else kinds[transform]
     return Settings(
         similarity=similarities[similarity or "lncc"],
