@@ -98,11 +98,11 @@ def test_dry_run_writes_nothing(flat, tmp_path, capsys):
 
 
 def test_config_is_laid_over_the_preset(flat, tmp_path, capsys):
-    (tmp_path / "c.toml").write_text('steps = [7, 6, 5]\n[similarity]\nkind = "mse"\n')
+    (tmp_path / "c.toml").write_text('steps = [8, 7, 6, 5]\n[similarity]\nkind = "mse"\n')
     arguments = [flat.path("fixed.nii.gz"), flat.path("moving.nii.gz"), "--output", str(tmp_path / "o"), "--dry-run"]
     assert main(["register", *arguments, "--config", str(tmp_path / "c.toml")]) == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
-    assert settings["steps"] == [7, 6, 5]
+    assert settings["steps"] == [8, 7, 6, 5]
     assert settings["similarity"] == {"kind": "mse"}
     assert main(["register", *arguments, "--config", str(tmp_path / "c.toml"), "--similarity", "mi"]) == 2
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oracles.make import normal, orders, permute_field, smooth_field
 from warpwright.geometry import identity_points
+from warpwright.sampling import inside, sample
 from warpwright.transforms import compose, exp, invert, log
 
 CPU = torch.device("cpu")
@@ -94,10 +95,18 @@ def test_invert_reports_its_residual(dim: int) -> None:
     assert 0 < residual < 0.1
     assert residual == pytest.approx(float(invert(field, tolerance=0.0, max_steps=3)[1]))
     assert (points + inverse).isfinite().all()
+
+
+def test_a_fold_gets_one_of_its_preimages(dim: int) -> None:
+    points = identity_points(_big(dim), dtype=torch.float64, device=CPU)
     folded = torch.zeros(1, dim, *_big(dim), dtype=torch.float64)
     folded[:, 0] = -3 * (points[0, 0] - 7)  # turns the axis over about its middle
     folded[:, 0] *= (points[0, 0] - 7).abs() < 4
-    assert invert(folded)[1] > 0.1
+    inverse, residual = invert(folded)
+    there = points + inverse
+    defect = inverse + sample(folded, there)
+    known = inside(there, _big(dim))
+    assert residual == pytest.approx(float((defect.norm(dim=1, keepdim=True) * known).max()))
 
 
 def test_strong_compression_is_inverted(dim: int) -> None:
@@ -167,17 +176,20 @@ def test_exp_adds_along_one_flow(dim: int) -> None:
 
 
 def test_log_of_exp(dim: int) -> None:
-    """exp(-v) o exp(v) is the identity up to interpolation, so the error is second order in the voxel."""
-    errors = []
     for scale in (1, 2):
         velocity = smooth_field(tuple(scale * n for n in _big(dim)), 0.8 * scale)
-        got, error = log(exp(velocity), tolerance=1e-6)
-        torch.testing.assert_close(exp(got), exp(velocity), atol=error + 1e-12, rtol=0)
-        errors.append(error / scale)
-        # a velocity is only seen through its flow
-        assert (got - velocity).abs().max() < 1.5 * error
-    assert errors[0] < 0.02
-    assert errors[1] < 0.35 * errors[0]
+        got, error = log(exp(velocity), tolerance=1e-4)
+        assert error <= 1e-4
+        torch.testing.assert_close(exp(got), exp(velocity), atol=error, rtol=0)
+        # a velocity is seen only through its flow: the tolerance on the flow allows a little more on the velocity
+        torch.testing.assert_close(got, velocity, atol=5 * error, rtol=0)
+
+
+def test_log_tells_what_it_could_not_reach(dim: int) -> None:
+    field = smooth_field(_big(dim), 3.0)
+    velocity, error = log(field, iterations=1, tolerance=0.0)
+    assert error == pytest.approx(float((exp(velocity) - field).abs().max()))
+    assert 0 < error < float((exp(field) - field).abs().max())
 
 
 def test_samples_of_a_batch_do_not_meet(dim: int) -> None:

@@ -2,7 +2,8 @@
 
 A family is a frozen dataclass; lengths are millimetres. Smoothing is Gaussian, its standard deviations hold at the finest
 level and are k times wider where voxels are k times larger. Between levels a dense field is carried (a displacement, or
-the velocity), in voxels.
+the velocity), in voxels. What a solver sees is measured in the level's finest voxel along every axis, so that a step and
+its bound are lengths in space: in a stack of thick slices nothing jumps from slice to slice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from warpwright.energies.regularity import Bending, Diffusion, Folding, TotalVariation
@@ -40,6 +42,18 @@ class Scale:
         """A length given in mm for the finest level, in voxels of this level along each axis."""
         return [length * self.factor / s for s in self.spacing]
 
+    def to_voxels(self, field: Tensor) -> Tensor:
+        """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis."""
+        return field * self._ratio(field)
+
+    def from_voxels(self, field: Tensor) -> Tensor:
+        """Vectors (B, D, ...) in voxels along each axis to finest voxels of this level."""
+        return field / self._ratio(field)
+
+    def _ratio(self, field: Tensor) -> Tensor:
+        ratio = torch.tensor([min(self.spacing) / s for s in self.spacing], dtype=field.dtype, device=field.device)
+        return ratio.reshape(1, -1, *(1,) * (field.ndim - 2))
+
 
 class Family(ABC):
     """A deformable transform family."""
@@ -57,11 +71,11 @@ class Family(ABC):
 
     def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
         """The parameters of a level that best give the carried field."""
-        return carried
+        return scale.from_voxels(carried)
 
     def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         """The dense field (1, D, *shape) that the next level begins from."""
-        return parameters
+        return scale.to_voxels(parameters)
 
     @abstractmethod
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
@@ -96,13 +110,14 @@ class Greedy(Family):
     regularities: Regularities = ()
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return parameters
+        return scale.to_voxels(parameters)
 
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
         return gaussian(gradient, scale.voxels(self.gradient_sigma))
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
-        return gaussian(compose(parameters, update), scale.voxels(self.field_sigma))
+        composed = compose(scale.to_voxels(parameters), scale.to_voxels(update))
+        return gaussian(scale.from_voxels(composed), scale.voxels(self.field_sigma))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +133,7 @@ class Displacement(Family):
     regularities: Regularities = ()
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return parameters
+        return scale.to_voxels(parameters)
 
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
         return gaussian(gradient, scale.voxels(self.gradient_sigma))
@@ -154,7 +169,7 @@ class Velocity(Family):
         return exp(carried, self.squarings)
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return exp(parameters, self.squarings)
+        return exp(scale.to_voxels(parameters), self.squarings)
 
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
         return gaussian(gradient, scale.voxels(self.gradient_sigma))
@@ -183,13 +198,13 @@ class BSpline(Family):
         return [max(k, 1.0) for k in scale.voxels(self.knots)]
 
     def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
-        return fit_bspline(carried, self._knots(scale))
+        return fit_bspline(scale.from_voxels(carried), self._knots(scale))
 
     def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         return self.displacement(parameters, shape, scale)
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return bspline_displacement(parameters, shape, self._knots(scale))
+        return bspline_displacement(scale.to_voxels(parameters), shape, self._knots(scale))
 
 
 AnyFamily = Greedy | Displacement | Velocity | BSpline

@@ -58,11 +58,11 @@ class Level:
 
 
 def make_pair(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, device: torch.device) -> Pair:
-    """Normalise both images by their 0.5 and 99.5 percentiles, clamped, and move everything to the device."""
+    """Normalise both images by their percentiles inside their masks, and move everything to the device."""
     weight = None if moving_mask is None else moving_mask.data[None].to(device, torch.float32)
     return Pair(
-        normalise(fixed.data)[None].to(device),
-        normalise(moving.data)[None].to(device),
+        normalise(fixed.data, fixed_mask)[None].to(device),
+        normalise(moving.data, moving_mask)[None].to(device),
         None if fixed_mask is None else fixed_mask.data[None].to(device, torch.float32),
         torch.ones(1, 1, *moving.grid.shape, device=device) if weight is None else weight,
         fixed.grid,
@@ -70,12 +70,16 @@ def make_pair(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask
     )
 
 
-def normalise(data: Tensor) -> Tensor:
-    """Each channel of (C, *S) mapped linearly so that its 0.5 and 99.5 percentiles are 0 and 1, and clamped there."""
+def normalise(data: Tensor, mask: Image | None = None) -> Tensor:
+    """Each channel of (C, *S) mapped linearly so that its 0.5 and 99.5 percentiles are 0 and 1, and clamped there.
+
+    The percentiles are those of the voxels where the mask is positive.
+    """
     out = torch.empty(data.shape, dtype=torch.float32)
     for channel in range(len(data)):
         values = data[channel].to(torch.float32)
-        seen = values.flatten()[:: max(1, values.numel() // SAMPLES)].numpy()
+        counted = values.flatten() if mask is None else values[mask.data[0] > 0]
+        seen = counted[:: max(1, counted.numel() // SAMPLES)].numpy()
         low, high = np.percentile(seen, (0.5, 99.5))
         if high <= low:
             low, high = float(seen.min()), float(seen.max())

@@ -57,5 +57,6 @@ class FieldObjective(CurvedObjective):
     def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
         pair = self.level.pair
         moved = warp(pair.moving, self.field(x), self.matrix)
-        slope = gradient(moved).square().sum(2).mean(1, keepdim=True)
+        finest = min(self.level.grid.spacing)  # the unit of parameters
+        slope = gradient(moved, tuple(s / finest for s in self.level.grid.spacing)).square().sum(2).mean(1, keepdim=True)
         return self.similarity.curvature(moved, pair.fixed, pair.fixed_weight) * slope

@@ -17,9 +17,9 @@ from warpwright.methods.levels import Level, Pair, level_factors, make_level, ma
 from warpwright.methods.linear import solve_linear
 from warpwright.methods.objective import FieldObjective
 from warpwright.methods.registration import Progress, Registration, Stage
-from warpwright.methods.settings import Settings
+from warpwright.methods.settings import Linear, Settings
 from warpwright.sampling import resize_displacement
-from warpwright.solver import Solution, add, minimise
+from warpwright.solver import Solution, Status, add, minimise
 from warpwright.transforms import Affine, DisplacementField, Transform, invert, split
 
 __all__ = ["register_pair"]
@@ -122,42 +122,57 @@ class _Run:
             return np.eye(grid.dim + 1), None
         if self.settings.start == "centre":
             return centred(grid, moving), None
-        matrix = best_start(coarse, self.settings.similarity, np.eye(grid.dim + 1))
-        seconds = time.perf_counter() - begin
-        energies = self.energy(self.reference, None), self.energy(matrix, None)
-        self.stages.append(Stage("start", seconds, 0, *energies, "the best of several positions and turns"))
+        matrix, message = best_start(coarse, self.settings.similarity, np.eye(grid.dim + 1)), "a better position was found"
+        before, after = self.energy(self.reference, None), self.energy(matrix, None)
+        if after > before:
+            matrix, after, message = self.reference, before, "no position tried was better than the given one"
+        self.stages.append(Stage("start", time.perf_counter() - begin, 0, before, after, message))
         return matrix, None
 
     def linear(self, affine: np.ndarray) -> np.ndarray:
-        """All linear stages."""
+        """All linear stages; one that ends worse than it began, on the finest level, is undone."""
         for stage in self.settings.linear:
-            for factor in level_factors(stage.levels, self.pair.fixed_grid):
+            begun, matrix = self.energy(affine, None), affine
+            for factor in self._linear_levels(stage):
                 begin = time.perf_counter()
                 name = f"{stage.kind} 1/{factor}"
-                affine, solution = solve_linear(
+                matrix, solution = solve_linear(
                     make_level(self.pair, factor),
                     stage.kind,
-                    affine,
+                    matrix,
                     self.settings.similarity,
                     steps=stage.steps,
                     tolerance=stage.tolerance,
                     progress=self._teller(name, stage.steps),
                 )
                 self._done(name, begin, solution)
+            ended = self.energy(matrix, None)
+            if ended <= begun:
+                affine = matrix
+            else:
+                self.stages.append(Stage(stage.kind, 0.0, 0, begun, begun, "undone: it did not improve the finest level"))
         return affine
+
+    def _linear_levels(self, stage: Linear) -> list[int]:
+        grid = self.pair.fixed_grid
+        kept = level_factors(stage.levels, grid)
+        return [k for k in kept if k == kept[0] or grid.size / k**grid.dim <= stage.voxels]
 
     def deformable(self, family: AnyFamily, affine: np.ndarray, displacement: Tensor | None) -> tuple[Tensor, Tensor, float]:
         """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual."""
-        carried = None if displacement is None else family.lift(displacement)
-        factors = (1,) * self.pair.fixed_grid.dim
         kept = level_factors(self.settings.levels, self.pair.fixed_grid)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
+        if displacement is None:
+            coarsest = make_level(self.pair, kept[0])
+            carried, factors = _still(coarsest), coarsest.factors
+        else:
+            carried, factors = family.lift(displacement), (1,) * self.pair.fixed_grid.dim
         for factor in kept:
             level = make_level(self.pair, factor)
             shape = level.grid.shape
-            carried = _still(level) if carried is None else resize_displacement(carried, factors, shape, level.factors)
-            factors = level.factors
+            carried = resize_displacement(carried, factors, shape, level.factors)
             carried = self._deform(level, factor, family, affine, carried, schedule[factor])
+            factors = level.factors
         full = self.pair.fixed_grid.shape
         carried = resize_displacement(carried, factors, full, (1,) * len(full))
         field = family.lower(carried)
@@ -172,9 +187,10 @@ class _Run:
         with torch.no_grad():
             reference = objective.data_term(_still(level))
         name = f"{type(family).__name__.lower()} 1/{factor}"
+        start = family.parameters(carried, scale)
         solution = minimise(
             objective,
-            family.parameters(carried, scale),
+            start,
             solver=family.solver,
             precondition=lambda g: family.precondition(g, scale),
             retract=add if isinstance(family, BSpline) else lambda x, update: family.retract(x, update, scale),
@@ -184,7 +200,8 @@ class _Run:
             progress=self._teller(name, steps),
         )
         self._done(name, begin, solution)
-        return family.carried(solution.value, shape, scale)
+        kept = start if solution.status[0] is Status.DIVERGED else solution.value
+        return family.carried(kept, shape, scale)
 
     def _teller(self, name: str, steps: int) -> Callable[[int, Tensor], None] | None:
         report = self.progress

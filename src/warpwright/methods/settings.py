@@ -28,15 +28,18 @@ class Linear:
 
     Args:
         kind: which maps are allowed.
-        levels: size of the voxels, in finest voxels of the fixed image, coarse to fine.
+        levels: size of the voxels, in finest voxels of the fixed image, coarse to fine; a level of more than
+            `voxels` voxels is left out, unless it is the only one.
         steps: bound on the steps of a level.
         tolerance: relative fall of the energy a step below which a level stops.
+        voxels: a few parameters do not need every voxel of a large image.
     """
 
     kind: Kind
-    levels: tuple[int, ...] = (4, 2)
+    levels: tuple[int, ...] = (8, 4, 2, 1)
     steps: int = 40
     tolerance: float = 1e-4
+    voxels: int = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,8 @@ class Settings:
     start: Literal["none", "centre", "moments"] = "moments"
     linear: tuple[Linear, ...] = ()
     deformable: AnyFamily | None = None
-    levels: tuple[int, ...] = (4, 2, 1)
-    steps: tuple[int, ...] = (100, 60, 40)
+    levels: tuple[int, ...] = (8, 4, 2, 1)
+    steps: tuple[int, ...] = (100, 100, 60, 40)
     tolerance: float | None = 1e-4
 
     def __post_init__(self) -> None:
@@ -69,7 +72,12 @@ class Settings:
             raise BadInput("settings: levels and steps must be at least 1")
 
 
-STEPS: dict[Preset, tuple[int, ...]] = {"fast": (60, 40, 15), "balanced": (100, 60, 40), "accurate": (200, 120, 80)}
+STEPS: dict[Preset, tuple[int, ...]] = {
+    "fast": (60, 60, 40, 15),
+    "balanced": (100, 100, 60, 40),
+    "accurate": (200, 200, 120, 80),
+}
+TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
 
 def preset(
@@ -110,6 +118,7 @@ def preset(
         linear=tuple(Linear(kind=kind) for kind in stages),
         deformable=None if linear_only else families(unit)[transform],
         steps=STEPS[name],
+        tolerance=TOLERANCE[name],
     )
 
 

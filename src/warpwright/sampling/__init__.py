@@ -1,6 +1,6 @@
 """Reading images between voxels: sampling and its adjoint, warping, filters, pyramids."""
 
-from warpwright.sampling.filters import box_sum, gaussian
+from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
 from warpwright.sampling.warp import warp, warp_labels, warp_nearest
@@ -10,6 +10,7 @@ __all__ = [
     "box_sum",
     "downsample",
     "gaussian",
+    "gaussian_sum",
     "inside",
     "resize_displacement",
     "sample",

@@ -10,12 +10,12 @@ from torch import Tensor
 from warpwright.geometry import spatial
 from warpwright.sampling.separable import along_axes, box_matrix, gaussian_matrix
 
-__all__ = ["box_sum", "gaussian"]
+__all__ = ["box_sum", "gaussian", "gaussian_sum"]
 
 
 @lru_cache(maxsize=64)
-def _gaussian(n: int, sigma: float) -> Tensor | None:
-    return gaussian_matrix(n, sigma) if sigma > 0 and n > 1 else None
+def _gaussian(n: int, sigma: float, mean: bool) -> Tensor | None:
+    return gaussian_matrix(n, sigma, mean=mean) if sigma > 0 and n > 1 else None
 
 
 @lru_cache(maxsize=64)
@@ -33,7 +33,12 @@ def gaussian(field: Tensor, sigma: Sequence[float]) -> Tensor:
     Returns:
         (B, C, *S).
     """
-    return along_axes(field, [_gaussian(n, float(s)) for n, s in zip(spatial(field), sigma, strict=True)])
+    return along_axes(field, [_gaussian(n, float(s), True) for n, s in zip(spatial(field), sigma, strict=True)])
+
+
+def gaussian_sum(field: Tensor, sigma: Sequence[float]) -> Tensor:
+    """Sum under a Gaussian of height one, cut at the border: its own adjoint. Arguments as `gaussian`."""
+    return along_axes(field, [_gaussian(n, float(s), False) for n, s in zip(spatial(field), sigma, strict=True)])
 
 
 def box_sum(field: Tensor, radius: Sequence[int]) -> Tensor:

@@ -51,7 +51,9 @@ def _product(sizes: Sequence[int]) -> int:
     return out
 
 
-def gaussian_matrix(n: int, sigma: float, positions: Tensor | None = None, truncate: float = 3.0) -> Tensor:
+def gaussian_matrix(
+    n: int, sigma: float, positions: Tensor | None = None, truncate: float = 3.0, *, mean: bool = True
+) -> Tensor:
     """Gaussian averages of n samples around positions.
 
     Args:
@@ -59,16 +61,17 @@ def gaussian_matrix(n: int, sigma: float, positions: Tensor | None = None, trunc
         sigma: standard deviation, voxels; > 0.
         positions: (m,) places of the averages, voxels; default every sample.
         truncate: where the window ends, in sigmas (at least half a voxel).
+        mean: averages, normalised at the border; otherwise sums with weight one at the centre (a symmetric matrix).
 
     Returns:
-        (m, n) float64; rows sum to one (normalised at the border).
+        (m, n) float64; rows of averages sum to one.
     """
     at = torch.arange(n, dtype=torch.float64)
     where = at if positions is None else positions.to(torch.float64)
     distance = where[:, None] - at
     radius = max(truncate * sigma, 0.5) + 1e-6
     weight = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= radius)
-    return weight / weight.sum(1, keepdim=True)
+    return weight / weight.sum(1, keepdim=True) if mean else weight
 
 
 def box_matrix(n: int, radius: int) -> Tensor:

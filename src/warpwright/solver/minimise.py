@@ -41,7 +41,7 @@ def minimise(
         precondition: applied to the gradient (a smoothing filter, as a rule).
         retract: `(x, update) -> x`: addition, or a composition of maps.
         max_steps: bound on the steps; with `tolerance=None` the count is the stopping rule.
-        tolerance: a sample stops when its energy falls by less than `tolerance * |reference|` a step, averaged over
+        tolerance: a sample stops when its energy falls by no more than `tolerance * |reference|` a step, averaged over
             the window.
         window: number of steps looked back on; no sample stops sooner.
         reference: (B,) scale of the energy (that of the identity, as a rule); default the energy at x0.
@@ -70,7 +70,7 @@ def _loop(
     progress: Callable[[int, Tensor], None] | None,
 ) -> Solution:
     batch = len(x)
-    state = solver.init(x)
+    state, previous = solver.init(x), x
     status = [Status.MAX_STEPS] * batch
     steps = [max_steps] * batch
     active = torch.ones(batch, dtype=torch.bool, device=x.device)
@@ -81,28 +81,40 @@ def _loop(
         history.append(energy.detach())
         if progress is not None:
             progress(step, history[-1])
-        stopped = _stopped(history, tolerance, window, reference)
-        for sample in range(batch):
-            if active[sample] and stopped[sample] is not None:
-                status[sample], steps[sample] = stopped[sample] or Status.MAX_STEPS, step
-                active[sample] = False
+        defined = torch.isfinite(history[-1])
+        stopped = _stopped(history, defined & torch.isfinite(new).flatten(1).all(1), tolerance, window, reference)
+        x, previous = (x if defined.all() else _choose(defined | ~active, x, previous)), x
+        for sample, reason in enumerate(stopped):
+            if active[sample] and reason is not None:
+                status[sample], steps[sample] = reason, step
+        active = active & torch.tensor([reason is None for reason in stopped], device=x.device)
         if not active.any():
             break
-        x = new if active.all() else torch.where(active.reshape(-1, *(1,) * (x.ndim - 1)), new, x)
+        x = new if active.all() else _choose(active, new, x)
     trace = torch.stack(history) if history else objective.value(x, *params).detach()[None]
+    for sample, rose in enumerate(trace[-1] > trace[0]):
+        if rose and status[sample] is Status.MAX_STEPS:
+            status[sample] = Status.DIVERGED
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
 
 
-def _stopped(history: list[Tensor], tolerance: float | None, window: int, reference: Tensor | None) -> list[Status | None]:
-    """Why each sample should stop now, None to go on."""
+def _choose(samples: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
+    """`chosen` for the samples (B,) marked True, `other` for the rest."""
+    return torch.where(samples.reshape(-1, *(1,) * (chosen.ndim - 1)), chosen, other)
+
+
+def _stopped(
+    history: list[Tensor], finite: Tensor, tolerance: float | None, window: int, reference: Tensor | None
+) -> list[Status | None]:
+    """Why each sample should stop now, None to go on; `finite` (B,) tells which samples may go on at all."""
     now, start = history[-1], history[0]
-    out: list[Status | None] = [None if torch.isfinite(e) else Status.NONFINITE for e in now]
+    out: list[Status | None] = [None if ok else Status.NONFINITE for ok in finite]
     if tolerance is None or len(history) < window:
         return out
     recent, half = torch.stack(history[-window:]), window // 2
     fall = (recent[:half].mean(0) - recent[-half:].mean(0)) / (window - half)
     scale = (start if reference is None else reference).abs()
     for sample in range(len(now)):
-        if out[sample] is None and fall[sample] < tolerance * scale[sample]:
+        if out[sample] is None and fall[sample] <= tolerance * scale[sample]:
             out[sample] = Status.CONVERGED if now[sample] <= start[sample] else Status.DIVERGED
     return out

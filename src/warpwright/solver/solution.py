@@ -16,7 +16,7 @@ class Status(Enum):
     CONVERGED = "the energy no longer falls"
     MAX_STEPS = "the number of steps was used up"
     DIVERGED = "the energy rose above where it began"
-    NONFINITE = "the energy became NaN or infinite; the last finite point is returned"
+    NONFINITE = "the energy or its gradient became NaN or infinite; the last point with a finite energy is returned"
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,7 @@ def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15
 
     Relaxed fixed-point iteration of the whole field (Chen et al., Medical Physics 35 (2008), doi 10.1118/1.2816107),
     begun from the displacements splatted to where they lead; the voxels that still miss (strong compression, where the
-    fixed point is no contraction) are finished by Newton's method. A map that folds has no inverse and shows as a large
-    residual.
+    fixed point is no contraction) are finished by Newton's method. Where a map folds, one of several preimages is found.
 
     Args:
         displacement: (B, D, *S), voxels.

@@ -34,6 +34,8 @@ def exp(velocity: Tensor, steps: int = 7) -> Tensor:
 def log(displacement: Tensor, *, steps: int = 7, iterations: int = 20, tolerance: float = 1e-3) -> tuple[Tensor, float]:
     """A velocity whose exponential is close to a displacement: `v <- v + exp(-v) o (Id + u)`, first-order BCH.
 
+    Where that no longer helps (interpolation limits it), `v <- v + u - exp(v)` finishes.
+
     Args:
         displacement: (B, D, *S), voxels; should be invertible.
         steps: squarings inside `exp`.
@@ -44,13 +46,18 @@ def log(displacement: Tensor, *, steps: int = 7, iterations: int = 20, tolerance
         The velocity (B, D, *S) and the largest remaining |exp(v) - u|, voxels.
     """
     velocity = displacement
-    error = float((exp(velocity, steps) - displacement).abs().max())
+    reached = exp(velocity, steps)
+    error = float((reached - displacement).abs().max())
     for _ in range(iterations):
         if error <= tolerance:
             break
-        update = velocity + compose(exp(-velocity, steps), displacement)
-        next_error = float((exp(update, steps) - displacement).abs().max())
-        if next_error >= error:
+        first_order = compose(exp(-velocity, steps), displacement)
+        for update in (first_order, displacement - reached):  # the second is exact where interpolation limits the first
+            trial = exp(velocity + update, steps)
+            after = float((trial - displacement).abs().max())
+            if after < error:
+                velocity, reached, error = velocity + update, trial, after
+                break
+        else:
             break
-        velocity, error = update, next_error
     return velocity, error

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Similarity, reduce
 from warpwright.geometry import spatial
-from warpwright.sampling import box_sum, gaussian
+from warpwright.sampling import box_sum, gaussian_sum
 
 __all__ = ["LNCC"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LNCC(Similarity):
-    """One minus the mean squared local correlation, `1 - mean(cov^2 / (var_moved var_fixed))`; in [0, 1].
+    """One minus the mean squared local correlation, `1 - mean((cov + e)^2 / ((var_moved + e) (var_fixed + e)))`; in [0, 1].
 
-    Every window counts only what lies inside the image and is weighted by the mask (normalised at borders). `epsilon` is
-    added to both variances: windows whose standard deviation is below `sqrt(epsilon)` count as structureless.
+    Every window counts only what lies inside the image and is weighted by the mask (normalised at borders). With `e` the
+    `epsilon`, windows whose standard deviation is below `sqrt(e)` count as structureless and pull at nothing. It is added
+    to the covariance as well as to the variances, where other tools add it to the variances only: otherwise equal images
+    are not the optimum and the energy draws towards places of high variance.
 
     Args:
         radius: the box window has 2 radius + 1 voxels along an axis; the Gaussian one has standard deviation
@@ -47,20 +49,81 @@ class LNCC(Similarity):
 
     def correlation_map(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         """Squared local correlation of every channel: (B, C, *S) images to (B, C, *S) in [0, 1]."""
-        ones = weight if weight is not None else torch.ones_like(fixed[:1, :1])
-        count = self._window(ones)
+        fixed, moved = _centred(fixed), _centred(moved)
+        others = fixed.requires_grad or (weight is not None and weight.requires_grad)
+        if moved.requires_grad and torch.is_grad_enabled() and not others:
+            return cast(Tensor, _InMoved.apply(moved, fixed, weight, self))
+        return self.moments(moved, fixed, weight).correlation()
+
+    def moments(self, moved: Tensor, fixed: Tensor, weight: Tensor | None) -> _Moments:
+        """Windowed moments of two images."""
+        count = self.window_sum(torch.ones_like(fixed[:1, :1]) if weight is None else weight)
         count = torch.where(count > 0, count, torch.ones_like(count))
-        fixed = fixed - fixed.flatten(2).mean(2).reshape(*fixed.shape[:2], *(1,) * (fixed.ndim - 2)).detach()
-        moved = moved - moved.flatten(2).mean(2).reshape(*moved.shape[:2], *(1,) * (fixed.ndim - 2)).detach()
         weighted_fixed = fixed if weight is None else fixed * weight
         weighted_moved = moved if weight is None else moved * weight
-        mean_fixed, mean_moved = self._window(weighted_fixed) / count, self._window(weighted_moved) / count
-        var_fixed = self._window(weighted_fixed * fixed) / count - mean_fixed.square()
-        var_moved = self._window(weighted_moved * moved) / count - mean_moved.square()
-        covariance = self._window(weighted_moved * fixed) / count - mean_fixed * mean_moved
-        return covariance.square() / ((var_fixed.clamp_min(0) + self.epsilon) * (var_moved.clamp_min(0) + self.epsilon))
+        mean_fixed = self.window_sum(weighted_fixed) / count
+        mean_moved = self.window_sum(weighted_moved) / count
+        covariance = self.window_sum(weighted_moved * fixed) / count - mean_fixed * mean_moved
+        var_fixed = self.window_sum(weighted_fixed * fixed) / count - mean_fixed.square()
+        var_moved = self.window_sum(weighted_moved * moved) / count - mean_moved.square()
+        noise = self.epsilon
+        return _Moments(
+            count, mean_fixed, mean_moved, covariance + noise, var_fixed.clamp_min(0) + noise, var_moved.clamp_min(0) + noise
+        )
 
-    def _window(self, field: Tensor) -> Tensor:
+    def window_sum(self, field: Tensor) -> Tensor:
+        """Sum over the window around every voxel, cut at the border; its own adjoint."""
         dim = len(spatial(field))
         radius = self.radius if isinstance(self.radius, tuple) else (self.radius,) * dim
-        return box_sum(field, radius) if self.window == "box" else gaussian(field, radius)
+        return box_sum(field, radius) if self.window == "box" else gaussian_sum(field, radius)
+
+
+class _Moments(NamedTuple):
+    """Per window: sum of weights, means, and covariance and variances with the noise added."""
+
+    count: Tensor
+    mean_fixed: Tensor
+    mean_moved: Tensor
+    covariance: Tensor
+    var_fixed: Tensor
+    var_moved: Tensor
+
+    def correlation(self) -> Tensor:
+        return self.covariance.square() / (self.var_fixed * self.var_moved)
+
+
+def _centred(image: Tensor) -> Tensor:
+    """An image less its mean, which no variance notices but rounding does."""
+    mean = image.detach().flatten(2).mean(2)
+    return image - mean.reshape(*mean.shape, *(1,) * (image.ndim - 2))
+
+
+class _InMoved(torch.autograd.Function):
+    """`LNCC.correlation_map` with a closed first derivative in the moved image, which keeps a few volumes, not a graph.
+
+    With a the covariance and F, M the variances (noise added), n the count, W the window sum and g the cotangent of the map:
+    P = 2 g a / (F M n), Q = P a / M, and d/dm = w (f W(P) - W(P mean_f) - m W(Q) + W(Q mean_m)).
+    A second derivative goes through the plain formula.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, moved: Tensor, fixed: Tensor, weight: Tensor | None, lncc: LNCC) -> Tensor:
+        moments = lncc.moments(moved, fixed, weight)
+        slope = 2 * moments.covariance / (moments.var_fixed * moments.var_moved * moments.count)
+        ctx.lncc = lncc
+        ratio = moments.covariance / moments.var_moved
+        ctx.save_for_backward(moved, fixed, weight, slope, ratio, moments.mean_fixed, moments.mean_moved)
+        return moments.correlation()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None, None]:
+        moved, fixed, weight, slope, ratio, mean_fixed, mean_moved = ctx.saved_tensors
+        lncc, g = ctx.lncc, cotangents[0]
+        if torch.is_grad_enabled():
+            plain = lncc.moments(moved, fixed, weight).correlation()
+            return torch.autograd.grad(plain, moved, g, create_graph=True)[0], None, None, None
+        p = slope * g
+        gradient = fixed * lncc.window_sum(p) - lncc.window_sum(p * mean_fixed)
+        p = p * ratio
+        gradient -= moved * lncc.window_sum(p) - lncc.window_sum(p * mean_moved)
+        return gradient if weight is None else gradient * weight, None, None, None

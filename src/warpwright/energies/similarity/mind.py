@@ -42,8 +42,8 @@ class MIND(Pointwise):
         BadInput: a setting is out of range.
     """
 
-    radius: int = 2
-    dilation: int = 2
+    radius: int = 1
+    dilation: int = 1
 
     def __post_init__(self) -> None:
         if self.radius < 0 or self.dilation < 1:
@@ -54,7 +54,7 @@ class MIND(Pointwise):
         return difference.square().mean(1, keepdim=True)
 
 
-def descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:
+def descriptor(image: Tensor, radius: int = 1, dilation: int = 1) -> Tensor:
     """MIND-SSC descriptor of every channel of an image.
 
     Args:

@@ -18,8 +18,10 @@ __all__ = ["LBFGS"]
 class LBFGS(Solver):
     """Limited-memory BFGS: two-loop recursion, first step of length `length`, Armijo backtracking.
 
+    A sample whose past steps tell no positive curvature takes a first step again, so the scale of the energy never matters.
+
     Args:
-        length: length of the longest vector of the first step, and bound on later ones, units of x (voxels).
+        length: length of the longest vector of a first step, and bound on others, units of x (voxels).
         memory: number of past steps kept.
         decrease: share of the predicted fall that a step must reach (Armijo).
         halvings: bound on the halvings of one line search; a sample that finds no lower point stays where it is.
@@ -54,18 +56,18 @@ class LBFGS(Solver):
         pairs = state[2:]
         if state:
             pairs = (*pairs, x - state[0], gradient - state[1])[-2 * self.memory :]
-        direction = -_two_loop(gradient, pairs, precondition)
-        uphill = _dot(direction, gradient) >= 0
-        direction = torch.where(uphill, -precondition(gradient), direction)
+        estimate, scaled = _two_loop(gradient, pairs, precondition)
+        downhill = _dot(estimate, gradient) > 0
+        direction = -torch.where(downhill, estimate, precondition(gradient))
         reach = longest(direction).clamp_min(tiny(x))
-        direction = direction * (self.length / (reach if not pairs else reach.clamp_min(self.length)))
+        direction = direction * (self.length / torch.where(scaled & downhill, reach.clamp_min(self.length), reach))
         new = self._search(objective, x, params, energy, _dot(direction, gradient), direction)
         return new, energy, (x, gradient, *pairs)
 
     def _search(
         self, objective: Objective, x: Tensor, params: tuple[Tensor, ...], energy: Tensor, slope: Tensor, direction: Tensor
     ) -> Tensor:
-        step = torch.ones_like(slope)
+        step, poor = torch.ones_like(slope), torch.ones_like(slope, dtype=torch.bool)
         for _ in range(self.halvings):
             trial = x + step * direction
             fall = _like(objective.value(trial, *params), x) - _like(energy, x)
@@ -84,8 +86,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return _like((a * b).flatten(1).sum(1), a)
 
 
-def _two_loop(gradient: Tensor, pairs: State, precondition: Precondition) -> Tensor:
-    """Inverse-Hessian estimate times the gradient; pairs without positive curvature count for nothing."""
+def _two_loop(gradient: Tensor, pairs: State, precondition: Precondition) -> tuple[Tensor, Tensor]:
+    """Inverse-Hessian estimate times the gradient; pairs without positive curvature count for nothing.
+
+    Also which samples (B, 1, ...) had a pair to take the scale from: the product of the others is of no length in x.
+    """
     history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     q = gradient
     for k in range(len(pairs) - 2, -1, -2):
@@ -96,11 +101,13 @@ def _two_loop(gradient: Tensor, pairs: State, precondition: Precondition) -> Ten
         alpha = rho * _dot(s, q)
         q = q - alpha * y
         history.append((s, y, rho, alpha))
-    q = precondition(q)
-    if history:
-        s, y, rho, _ = history[0]
-        scale = _dot(y, precondition(y))
-        q = q * torch.where((rho > 0) & (scale > 0), _dot(s, y) / scale.where(scale > 0, 1), 1)
+    scale = torch.zeros_like(_dot(q, q))
+    for s, y, rho, _ in history:  # that of the newest pair that counts
+        size = _dot(y, precondition(y))
+        scale = torch.where((scale == 0) & (rho > 0) & (size > 0), _dot(s, y) / size.where(size > 0, 1), scale)
+        if (scale > 0).all():
+            break
+    q = precondition(q) * torch.where(scale > 0, scale, 1)
     for s, y, rho, alpha in reversed(history):
         q = q + s * (alpha - rho * _dot(y, q))
-    return q
+    return q, scale > 0
