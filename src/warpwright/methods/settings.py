@@ -77,6 +77,7 @@ STEPS: dict[Preset, tuple[int, ...]] = {
     "balanced": (100, 100, 60, 40),
     "accurate": (200, 200, 120, 80),
 }
+BENDING = 3.0  # weight of the bending energy of a B-spline, for voxels of 1 mm
 TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
 
@@ -116,18 +117,32 @@ def preset(
         similarity=similarities[similarity or "lncc"],
         start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
         linear=tuple(Linear(kind=kind) for kind in stages),
-        deformable=None if linear_only else families(unit)[transform],
+        deformable=None if linear_only else families(unit, TWO_KINDS if similarity in ("mi", "mind") else ONE_KIND)[transform],
         steps=STEPS[name],
         tolerance=TOLERANCE[name],
     )
 
 
-def families(unit: float) -> dict[TransformName, AnyFamily]:
+@dataclass(frozen=True)
+class Tuning:
+    """How strongly a field is smoothed, in finest voxels, and how still the solver keeps places without gradient."""
+
+    gradient_sigma: float
+    field_sigma: float
+    damping: float
+
+
+ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.7, damping=0.1)
+TWO_KINDS = Tuning(gradient_sigma=2.5, field_sigma=1.0, damping=1.0)  # noise that no structure of the other image answers
+
+
+def families(unit: float, tuning: Tuning) -> dict[TransformName, AnyFamily]:
     """The deformable families with lengths for a finest voxel of `unit` mm."""
-    solver = Adam(length=0.5, damping=0.1)
+    solver = Adam(length=0.5, damping=tuning.damping)
+    update, field = tuning.gradient_sigma * unit, tuning.field_sigma * unit
     return {
-        "greedy": Greedy(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
-        "displacement": Displacement(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
-        "velocity": Velocity(gradient_sigma=1.7 * unit, field_sigma=0.7 * unit, solver=solver),
-        "bspline": BSpline(knots=4 * unit, solver=LBFGS(length=0.5), regularities=(Bending(weight=1e-3),)),
+        "greedy": Greedy(gradient_sigma=update, field_sigma=field, solver=solver),
+        "displacement": Displacement(gradient_sigma=update, field_sigma=1.5 * field, solver=solver),
+        "velocity": Velocity(gradient_sigma=update, field_sigma=field, solver=solver),
+        "bspline": BSpline(knots=4 * unit, solver=LBFGS(length=0.5), regularities=(Bending(weight=BENDING * unit**2),)),
     }

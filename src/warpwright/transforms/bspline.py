@@ -6,6 +6,7 @@ Control point k of an axis lies at voxel `(k - 1) * knot`, so that the lattice r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -45,7 +46,11 @@ def fit_bspline(displacement: Tensor, knots: Sequence[float]) -> Tensor:
         (B, D, *control_shape(S, knots)), voxels.
     """
     shape = displacement.shape[2:]
-    return along_axes(displacement, [torch.linalg.pinv(m) for m in _matrices(control_shape(shape, knots), shape, knots)])
+    return along_axes(displacement, [_pseudo_inverse(m) for m in _matrices(control_shape(shape, knots), shape, knots)])
+
+
+def _pseudo_inverse(matrix: Tensor) -> Tensor:
+    return cast(Tensor, torch.linalg.pinv(matrix))  # pyright: ignore[reportUnknownMemberType]: not annotated
 
 
 def _matrices(control: Sequence[int], shape: Sequence[int], knots: Sequence[float]) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -84,7 +86,8 @@ def _newton(displacement: Tensor, inverse: Tensor, tolerance: float, max_steps: 
         error, norm, points = defect(missing, flat[:, missing])
         matrix = sample(slopes, points)[0].T.reshape(-1, dim, dim)
         matrix = matrix + 1e-3 * torch.eye(dim, dtype=flat.dtype, device=flat.device)
-        trial = flat[:, missing] - damping * torch.linalg.solve(matrix, error.T).T
+        step = cast(Tensor, torch.linalg.solve(matrix, error.T))  # pyright: ignore[reportUnknownMemberType]: not annotated
+        trial = flat[:, missing] - damping * step.T
         _, after, _ = defect(missing, trial)
         better = after < norm
         flat[:, missing] = torch.where(better, trial, flat[:, missing])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -52,7 +52,8 @@ class LNCC(Similarity):
         fixed, moved = _centred(fixed), _centred(moved)
         others = fixed.requires_grad or (weight is not None and weight.requires_grad)
         if moved.requires_grad and torch.is_grad_enabled() and not others:
-            return cast(Tensor, _InMoved.apply(moved, fixed, weight, self))
+            apply = cast(Callable[..., Tensor], _InMoved.apply)
+            return apply(moved, fixed, weight, self)
         return self.moments(moved, fixed, weight).correlation()
 
     def moments(self, moved: Tensor, fixed: Tensor, weight: Tensor | None) -> _Moments:
@@ -81,7 +82,7 @@ class LNCC(Similarity):
 class _Moments(NamedTuple):
     """Per window: sum of weights, means, and covariance and variances with the noise added."""
 
-    count: Tensor
+    weights: Tensor
     mean_fixed: Tensor
     mean_moved: Tensor
     covariance: Tensor
@@ -109,7 +110,7 @@ class _InMoved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, moved: Tensor, fixed: Tensor, weight: Tensor | None, lncc: LNCC) -> Tensor:
         moments = lncc.moments(moved, fixed, weight)
-        slope = 2 * moments.covariance / (moments.var_fixed * moments.var_moved * moments.count)
+        slope = 2 * moments.covariance / (moments.var_fixed * moments.var_moved * moments.weights)
         ctx.lncc = lncc
         ratio = moments.covariance / moments.var_moved
         ctx.save_for_backward(moved, fixed, weight, slope, ratio, moments.mean_fixed, moments.mean_moved)
@@ -121,7 +122,8 @@ class _InMoved(torch.autograd.Function):
         lncc, g = ctx.lncc, cotangents[0]
         if torch.is_grad_enabled():
             plain = lncc.moments(moved, fixed, weight).correlation()
-            return torch.autograd.grad(plain, moved, g, create_graph=True)[0], None, None, None
+            again = cast(tuple[Tensor], torch.autograd.grad(plain, moved, g, create_graph=True))
+            return again[0], None, None, None
         p = slope * g
         gradient = fixed * lncc.window_sum(p) - lncc.window_sum(p * mean_fixed)
         p = p * ratio
