@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+torch.set_num_threads(1)  # each worker of pytest -n has one core
+
 
 @pytest.fixture(params=(2, 3), ids=("2d", "3d"))
 def dim(request: pytest.FixtureRequest) -> int:
