@@ -1,15 +1,16 @@
 """Strict settings: TOML or JSON in, frozen dataclasses out, and back.
 
 A table is a dataclass; a choice is a union of dataclasses, told apart by a key `kind` that holds the class name in lower
-case. An unknown key is an error that names the nearest known one; a value of another type is an error; nothing is
-guessed or converted, except that a whole number may stand for a float and an array for a tuple.
+case. An unknown key is an error that names the nearest known one; a value of another type is an error; numbers are finite;
+nothing is guessed or converted, except that a whole number may stand for a float and an array for a tuple. Ranges are the
+business of each dataclass, whose complaint is prefixed with the file and the key of its table.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from warpwright.errors import BadInput
 
-__all__ = ["from_mapping", "merged", "read_mapping", "read_toml", "to_mapping"]
+__all__ = ["KIND", "from_mapping", "merged", "read_mapping", "read_toml", "to_mapping"]
 
 T = TypeVar("T")
-KIND = "kind"
+KIND = "kind"  # key that holds the name of the class, where there is a choice
+LARGEST = 1e300  # a whole number beyond is no float any more
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         fits, decoded = _decode_plain(member, value, where)
         if fits:
             return decoded
-    raise BadInput(f"{where}: expected {' or '.join(_named(m) for m in members)}, found {_said(value)}")
+    raise BadInput(f"{where}: expected {_named(hint)}, found {_said(value)}")
 
 
 def _decode_plain(hint: Any, value: Any, where: str) -> tuple[bool, Any]:
@@ -136,6 +138,8 @@ def _decode_plain(hint: Any, value: Any, where: str) -> tuple[bool, Any]:
     if origin is dict and isinstance(value, Mapping):
         return True, {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and type(value) in (int, float):
+        if not abs(value) < LARGEST:  # a NaN is not
+            raise BadInput(f"{where}: expected a finite number, found {_said(value)}")
         return True, float(value)
     if hint is Path and isinstance(value, str):
         return True, Path(value)
@@ -148,7 +152,8 @@ def _decode_choice(choices: list[type], value: Mapping[str, Any], where: str) ->
     known = {_kind(c): c for c in choices}
     if value.get(KIND) not in known:
         found = _said(value[KIND]) if KIND in value else "no such key"
-        raise BadInput(f"{where}.{KIND}: expected one of {', '.join(known)}, found {found}{_nearest(value.get(KIND), known)}")
+        hint = _nearest(value.get(KIND), {_initials(c): k for k, c in known.items()} | {k: k for k in known})
+        raise BadInput(f"{where}.{KIND}: expected one of {', '.join(known)}, found {found}{hint}")
     rest = {k: v for k, v in value.items() if k != KIND}
     return _decode_dataclass(known[value[KIND]], rest, where)
 
@@ -158,7 +163,8 @@ def _decode_dataclass(cls: type[T], mapping: Mapping[str, Any], where: str) -> T
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
     for key in mapping:
         if key not in known:
-            raise BadInput(f"{where}: unknown key {key!r}{_nearest(key, known) or ', expected one of ' + ', '.join(known)}")
+            hint = _nearest(key, {name: name for name in known})
+            raise BadInput(f"{where}: unknown key {key!r}{hint or ', expected one of ' + ', '.join(known)}")
     for name, f in known.items():
         if name not in mapping and f.default is MISSING and f.default_factory is MISSING:
             raise BadInput(f"{where}: the key {name!r} is missing, expected {_named(hints[name])}")
@@ -169,9 +175,15 @@ def _decode_dataclass(cls: type[T], mapping: Mapping[str, Any], where: str) -> T
         raise BadInput(f"{where}: {error}") from None
 
 
-def _nearest(found: Any, known: Iterable[str]) -> str:
+def _nearest(found: Any, known: Mapping[str, str]) -> str:
+    """A question about the nearest of some spellings, each with the word it stands for."""
     close = get_close_matches(str(found), list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {known[close[0]]!r}?" if close else ""
+
+
+def _initials(cls: type) -> str:
+    """The capitals of a class name: a person may write mi for MutualInformation."""
+    return "".join(letter for letter in cls.__name__ if letter.isupper()).lower()
 
 
 def _named(hint: Any) -> str:
@@ -182,7 +194,9 @@ def _named(hint: Any) -> str:
         args = get_args(hint)
         return f"an array of {_named(args[0])}" if args[-1] is Ellipsis else f"an array of {len(args)} values"
     if len(_members(hint)) > 1:
-        return " or ".join(_named(m) for m in _members(hint))
+        kinds = ", ".join(_kind(c) for c in _dataclasses(hint))
+        tables = [f"a table with a key '{KIND}' (one of {kinds})" if "," in kinds else "a table"] if kinds else []
+        return " or ".join([*tables, *(_named(m) for m in _members(hint) if m not in _dataclasses(hint))])
     words = {
         float: "a number",
         int: "a whole number",

@@ -13,7 +13,7 @@ RUN = "import sys; from warpwright.cli.main import main; code = main(); sys.stdo
 
 def run(*arguments: str, then: str = "sys.exit(code)") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", RUN + then, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["register", "--help"], ["transform", "invert", "--help"], ["--version"]])
@@ -58,3 +58,51 @@ def test_a_missing_file_is_one_line_and_exit_2(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "a.nii.gz" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_stops_is_no_traceback(tmp_path):
+    from warpwright.io import write_transform
+    from warpwright.transforms import Affine
+
+    write_transform(tmp_path / "t.tfm", Affine.identity(3))
+    command = [sys.executable, "-W", "error", "-c", RUN + "sys.exit(code)", "info", str(tmp_path / "t.tfm")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # long before the first line comes
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path):
+    full = f"open({str(tmp_path / 'none' / 'x')!r})"
+    setting = f"import warpwright.product.info as m; m.describe = lambda *a, **k: {full}; "
+    command = [sys.executable, "-W", "error", "-c", setting + RUN + "sys.exit(code)", "info", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"warpwright: {tmp_path / 'none' / 'x'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("name", ["o.h5", "o.nii.gz", "--ants"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(name, tmp_path):
+    resource = pytest.importorskip("resource")
+    import torch
+
+    from warpwright.geometry import Grid
+    from warpwright.io import write_transform
+    from warpwright.transforms import Affine, DisplacementField
+
+    noise = torch.randn(3, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    write_transform(tmp_path / "t.h5", Affine.identity(3) @ DisplacementField(noise, Grid.regular((20, 20, 20))))
+    (tmp_path / "o").mkdir()
+    target = (
+        ["--ants", "--output", str(tmp_path / "o" / "p_")] if name == "--ants" else ["--output", str(tmp_path / "o" / name)]
+    )
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, {resource.RLIM_INFINITY})); "
+    arguments = ["transform", "convert", str(tmp_path / "t.h5"), *target]
+    command = [sys.executable, "-c", limit + RUN + "sys.exit(code)", *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "could not be written" in done.stderr
+    assert list((tmp_path / "o").iterdir()) == []

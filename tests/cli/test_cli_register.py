@@ -83,9 +83,14 @@ def test_terminal_tells_before_and_after_and_that_it_got_worse(flat, tmp_path, c
     ]
     points = ["--fixed-points", str(tmp_path / "fixed.csv"), "--moving-points", flat.path("moving.csv"), "--space", "ras"]
     assert main(["register", *arguments, *points]) == 0
-    out = capsys.readouterr().out
-    assert "similarity" in out
-    assert "WARNING     got worse: mean landmark error 0.00 mm before" in out
+    caught = capsys.readouterr()
+    assert "similarity" in caught.out
+    assert "worse" not in caught.out
+    assert "warpwright: warning: got worse: mean landmark error 0.00 mm before" in caught.err
+    assert main(["register", *arguments, *points, "--force", "--json"]) == 0
+    caught = capsys.readouterr()
+    assert not json.loads(caught.out)["verdict"]["improved"]
+    assert "warpwright: warning: got worse: mean landmark error 0.00 mm before" in caught.err
     assert not json.loads((tmp_path / "o" / "result.json").read_text())["verdict"]["improved"]
 
 
@@ -105,6 +110,33 @@ def test_config_is_laid_over_the_preset(flat, tmp_path, capsys):
     assert settings["steps"] == [8, 7, 6, 5]
     assert settings["similarity"] == {"kind": "mse"}
     assert main(["register", *arguments, "--config", str(tmp_path / "c.toml"), "--similarity", "mi"]) == 2
+    assert "--similarity mi" in capsys.readouterr().err
+
+
+def test_a_series_is_chosen_from_a_dicom_folder(tmp_path, capsys):
+    """Two series of three slices in one folder."""
+    rng = np.random.default_rng(0)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    (tmp_path / "dicom").mkdir()
+    for series in (1, 2):
+        for k in range(3):
+            slice_ = sitk.GetImageFromArray(rng.integers(0, 100, (1, 9 + series, 8)).astype(np.int16))
+            slice_.SetOrigin((0, 0, 2.0 * k))
+            tags = {"0020|000e": f"1.2.3.{series}", "0020|000d": "1.2.3", "0008|0018": f"1.2.3.{series}.{k}"}
+            tags |= {"0020|0032": f"0\\0\\{2 * k}", "0020|0037": "1\\0\\0\\0\\1\\0", "0020|0013": str(k), "0008|0060": "CT"}
+            for tag, value in tags.items():
+                slice_.SetMetaData(tag, value)
+            writer.SetFileName(str(tmp_path / "dicom" / f"{series}{k}.dcm"))
+            writer.Execute(slice_)
+    folder = str(tmp_path / "dicom")
+    arguments = ["register", folder, folder, "--output", str(tmp_path / "o"), "--dry-run"]
+    assert main([*arguments, "--fixed-series", ".1", "--moving-series", ".2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [found["grids"][side]["shape"] for side in ("fixed", "moving")] == [[8, 10, 3], [8, 11, 3]]
+    assert found["inputs"]["moving"]["series"] == ".2"
+    assert main([*arguments, "--fixed-series", ".1"]) == 2
+    assert "1.2.3.2" in capsys.readouterr().err
 
 
 def test_force_replaces_results_and_keeps_other_files(flat, tmp_path):

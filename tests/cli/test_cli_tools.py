@@ -202,8 +202,14 @@ def test_evaluate_pairs(volume, tmp_path, capsys):
     (tmp_path / "p.csv").write_text(f"id,fixed_labels,moved_labels\nx,{labels},{labels}\n")
     found = run_json(["evaluate", "--pairs", str(tmp_path / "p.csv")], capsys)
     assert found["pairs"]["mean_dice"] == 1
-    (tmp_path / "p.csv").write_text(f"id,fixed_labels,moved_labels\nx,{labels},{labels}\nx,{labels},{labels}\n")
-    assert main(["evaluate", "--pairs", str(tmp_path / "p.csv")]) == 2
+    for text in (
+        f"id,fixed_labels,moved_labels\nx,{labels},{labels}\nx,{labels},{labels}\n".encode(),
+        f"id,fixed_labels,moved_labels\nx,{labels}\n".encode(),
+        f"id,fixed_labels,moved_labels\nM\xfcller,{labels},{labels}\n".encode("latin-1"),
+    ):
+        (tmp_path / "p.csv").write_bytes(text)
+        assert main(["evaluate", "--pairs", str(tmp_path / "p.csv")]) == 2
+        assert str(tmp_path / "p.csv") in capsys.readouterr().err
 
 
 def test_info(volume, flat, registered, capsys):

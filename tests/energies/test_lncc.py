@@ -19,7 +19,7 @@ def slow_lncc(moved: np.ndarray, fixed: np.ndarray, weight: np.ndarray, radius: 
         m, f = m - np.average(m, weights=w), f - np.average(f, weights=w)
         covariance = np.average(m * f, weights=w)
         variances = (np.average(m * m, weights=w) + epsilon) * (np.average(f * f, weights=w) + epsilon)
-        total += weight[voxel] * (1 - (covariance + epsilon) ** 2 / variances)
+        total += weight[voxel] * (1 - (abs(covariance) + epsilon) ** 2 / variances)
     return total / weight.sum()
 
 
@@ -50,7 +50,7 @@ def test_gaussian_against_a_loop(shape: tuple[int, ...], generator: torch.Genera
         m, f = (np.array([image[tuple(p)] for p in places]) for image in (moved, fixed))
         m, f = m - np.average(m, weights=w), f - np.average(f, weights=w)
         variances = (np.average(m * m, weights=w) + 1e-4) * (np.average(f * f, weights=w) + 1e-4)
-        total += 1 - (np.average(m * f, weights=w) + 1e-4) ** 2 / variances
+        total += 1 - (abs(np.average(m * f, weights=w)) + 1e-4) ** 2 / variances
     value = LNCC(radius=sigma, window="gaussian").similarity(torch.tensor(moved)[None, None], torch.tensor(fixed)[None, None])
     assert value.item() == pytest.approx(total / fixed.size, abs=1e-9)
 

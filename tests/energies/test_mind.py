@@ -93,3 +93,20 @@ def test_a_constant_image_is_all_ones(shape: tuple[int, ...]) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(BadInput, match="got"):
         MIND(**settings)
+
+
+def test_thick_slices_are_seen_in_millimetres(dim: int, generator: torch.Generator) -> None:
+    adapted = MIND(radius=1, dilation=2).for_spacing((1.0, 4.0, 1.0)[:dim])
+    assert adapted == MIND(radius=(1, 0, 1)[:dim], dilation=(2, 1, 2)[:dim])
+    assert adapted.for_spacing((1.0,) * dim) == adapted
+    image = normal(generator, 1, 1, *(7, 5, 6)[:dim])
+    thin = descriptor(image, (1, 0, 1)[:dim], (2, 1, 2)[:dim])
+    assert thin.shape[1] == (4 if dim == 2 else 12)
+    other = image.clone()
+    other[:, :, :, 4] += 1.0  # a slice two away
+    assert torch.equal(descriptor(other, (1, 0, 1)[:dim], (2, 1, 2)[:dim])[:, :, 0, 0] == 1, thin[:, :, 0, 0] == 1)
+
+
+def test_one_number_is_that_number_for_every_axis(shape: tuple[int, ...], generator: torch.Generator) -> None:
+    image, dim = normal(generator, 1, 1, *shape), len(shape)
+    assert torch.equal(descriptor(image, (1,) * dim, (2,) * dim), descriptor(image, 1, 2))

@@ -15,6 +15,7 @@ from warpwright.energies.similarity.lncc import LNCC
 from warpwright.energies.similarity.mind import MIND
 from warpwright.energies.similarity.mse import MSE
 from warpwright.energies.similarity.mutual_information import MutualInformation
+from warpwright.energies.similarity.weighted import Term, WeightedSum
 
 SIMILARITIES = [
     MSE(),
@@ -24,8 +25,9 @@ SIMILARITIES = [
     MutualInformation(bins=6, normalised=True),
     MIND(radius=1, dilation=1),
     SoftDice(),
+    WeightedSum(parts=(Term(similarity=MSE(), weight=0.5), Term(similarity=MIND(radius=1, dilation=1), weight=2.0))),
 ]
-NAMES = ["mse", "lncc", "lncc-gaussian", "mi", "mi-normalised", "mind", "dice"]
+NAMES = ["mse", "lncc", "lncc-gaussian", "mi", "mi-normalised", "mind", "dice", "sum"]
 ZERO_AT_AGREEMENT = [s for s in SIMILARITIES if not isinstance(s, MutualInformation)]
 every = pytest.mark.parametrize("similarity", SIMILARITIES, ids=NAMES)
 
@@ -115,7 +117,7 @@ def test_what_lies_under_weight_zero_is_not_seen(similarity: Similarity, dim: in
     moved, fixed = two_images(generator, 1, 2, *shape)
     weight = weights(generator, 1, 1, *shape)
     weight[:, :, 5:] = 0
-    reach = 2 if isinstance(similarity, MIND) else 0  # a descriptor sees radius + dilation voxels
+    reach = 2 if isinstance(similarity, (MIND, WeightedSum)) else 0  # a descriptor sees radius + dilation voxels
     noisy = []
     for image in (moved, fixed):
         noise = image.clone()
@@ -232,3 +234,14 @@ def test_mse_is_the_mean_of_squares(shape: tuple[int, ...], generator: torch.Gen
     expected = ((moved - fixed).numpy() ** 2).reshape(2, -1).mean(1)
     np.testing.assert_allclose(MSE().similarity(moved, fixed).numpy(), expected)
     assert MSE().residual_map(moved, fixed).shape == (2, 1, *shape)
+
+
+def test_curvature_of_mse_is_the_second_derivative(shape: tuple[int, ...], generator: torch.Generator) -> None:
+    moved, fixed = two_images(generator, 2, 1, *shape)
+    weight = weights(generator, 2, 1, *shape) * (torch.arange(shape[0]) > 1).reshape(1, 1, -1, *(1,) * (len(shape) - 1))
+    for w in (weight, weight[:1], None):
+        moved.requires_grad_()
+        (slope,) = torch.autograd.grad(MSE().similarity(moved, fixed, w).sum(), moved, create_graph=True)
+        (second,) = torch.autograd.grad(slope.sum(), moved)
+        torch.testing.assert_close(MSE().curvature(moved, fixed, w).expand_as(second), second)
+    assert not MSE().curvature(moved, fixed, torch.zeros_like(weight)).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from oracles.make import homogeneous, normal, rotation
@@ -51,3 +52,24 @@ def test_gradient_with_respect_to_the_affine(shape: tuple[int, ...], generator: 
     matrix = torch.from_numpy(homogeneous(rotation(dim, 0.3), np.ones(dim)))[None].requires_grad_()
     points = normal(generator, 2, dim, 4).requires_grad_()
     assert torch.autograd.gradcheck(affine_points, (matrix, points))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_points_of_half_precision_fields_are_single(dtype: torch.dtype) -> None:
+    field = torch.full((1, 2, 1000, 3), 0.25, dtype=dtype)
+    points = moved_points(field, np.diag([2.0, 1.0, 1.0]))
+    assert points.dtype == torch.float32
+    assert points[0, 0, :, 0].tolist() == [2 * (k + 0.25) for k in range(1000)]
+    assert identity_points((1000, 3), dtype=dtype, device=CPU).dtype == torch.float32
+
+
+def test_autocast_does_not_round_points(dim: int) -> None:
+    shape = (300, 7, 6)[:dim]
+    field = torch.full((1, dim, *shape), 0.375)
+    matrix = homogeneous(np.eye(dim) + np.eye(dim, k=1), np.full(dim, 0.125))
+    expected = moved_points(field, matrix)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = moved_points(field, matrix)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected)
+    assert got[0, 0, 299].flatten()[0] == 299.875

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from oracles.make import homogeneous, normal, orders, permute_field, permute_image, rotation, smooth_field
-from warpwright.geometry import divergence, gradient, identity_points, jacobian, jacobian_determinant
+from oracles.make import homogeneous, normal, oblique, orders, permute_field, permute_image, rotation, smooth_field
+from warpwright.geometry import Grid, divergence, gradient, identity_points, jacobian, jacobian_determinant, world_gradient
 
 CPU = torch.device("cpu")
 
@@ -98,3 +98,26 @@ def test_gradcheck(function: object, dim: int, generator: torch.Generator) -> No
     field = normal(generator, 1, dim, *(3, 4, 3)[:dim]).requires_grad_()
     assert torch.autograd.gradcheck(function, field)
     assert torch.autograd.gradgradcheck(function, field)
+
+
+def test_world_gradient_of_a_linear_field_on_an_oblique_sheared_grid(
+    shape: tuple[int, ...], spacing: tuple[float, ...], generator: torch.Generator
+) -> None:
+    dim = len(shape)
+    affine = oblique(spacing)
+    affine[0, 1] += 0.2  # sheared as well
+    grid = Grid(shape, affine)
+    slopes = normal(generator, 2, dim)
+    world = grid.to_world(identity_points(shape, dtype=torch.float64, device=torch.device("cpu"))[0].movedim(0, -1))
+    field = torch.einsum("cj,...j->c...", slopes, world)[None]
+    got = world_gradient(field, grid)
+    expected = slopes.reshape(1, 2, dim, *(1,) * dim).expand_as(got)
+    torch.testing.assert_close(got, expected, atol=1e-10, rtol=0)
+
+
+def test_world_gradient_along_world_axes_is_the_gradient(
+    shape: tuple[int, ...], spacing: tuple[float, ...], generator: torch.Generator
+) -> None:
+    field = normal(generator, 2, 3, *shape)
+    got = world_gradient(field, Grid.regular(shape, spacing))
+    torch.testing.assert_close(got, gradient(field, spacing), atol=1e-12, rtol=0)

@@ -47,13 +47,27 @@ def test_shear_is_seen(spacing: tuple[float, ...]) -> None:
 
 
 def test_a_coarse_voxel_lies_in_the_middle_of_its_block(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    grid = Grid(shape, oblique(spacing))
     factors = (2, 3, 2)[: len(shape)]
+    grid = Grid(tuple(n * k for n, k in zip(shape, factors, strict=True)), oblique(spacing))
     coarse = grid.downsample(factors)
-    assert coarse.shape == tuple(-(-n // k) for n, k in zip(shape, factors, strict=True))
+    assert coarse.shape == shape
     for index in np.ndindex(coarse.shape):
         block = product(*(range(k * i, k * i + k) for i, k in zip(index, factors, strict=True)))
         np.testing.assert_allclose(_world(coarse, index), np.mean([_world(grid, p) for p in block], 0), atol=1e-12)
+
+
+def test_a_coarse_grid_that_does_not_fit_is_in_the_middle_and_inside(
+    shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> None:
+    grid = Grid(shape, oblique(spacing))
+    for factors in ((2, 3, 4), (3, 2, 5), (4, 4, 4)):
+        coarse = grid.downsample(factors[: len(shape)])
+        assert coarse.shape == tuple(-(-n // k) for n, k in zip(shape, factors, strict=False))
+        np.testing.assert_allclose(coarse.centre, grid.centre, atol=1e-12)
+        for corner in product(*((0, n - 1) for n in coarse.shape)):
+            voxel = grid.inverse_affine[:-1] @ [*_world(coarse, corner), 1]
+            assert (voxel >= -1e-9).all()
+            assert (voxel <= np.array(shape) - 1 + 1e-9).all()
 
 
 def test_downsampling_twice_is_downsampling_once(spacing: tuple[float, ...]) -> None:

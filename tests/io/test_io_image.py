@@ -147,14 +147,17 @@ def test_dicom_folder_of_several_series_wants_a_choice(tmp_path: Path) -> None:
 def test_uneven_dicom_slices_are_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_series(tmp_path / "d", "1.2.3.4", [0.0, 2.0, 4.0, 8.0])
     assert "2.00 to 4.00 mm apart" in read_image(tmp_path / "d").notes[0]
-    capfd.readouterr()  # ITK says so too
+    assert capfd.readouterr().err == ""  # what ITK would say too
 
 
 def test_folder_without_dicom(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "notes.txt").write_text("no DICOM " * 100)
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     with pytest.raises(BadInput, match=r"d: is a folder without DICOM slices"):
         read_image(tmp_path / "d")
-    capfd.readouterr()
+    assert capfd.readouterr().err == ""
+    assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
 
 
 def volume(tmp_path: Path, data: np.ndarray, name: str = "a.nii.gz") -> Path:
@@ -232,6 +235,14 @@ def test_complex_and_five_axes_are_refused(tmp_path: Path) -> None:
         read_image(volume(tmp_path, np.zeros((4, 5, 6), np.complex64)))
     with pytest.raises(BadInput, match="has 5 axes"):
         read_image(volume(tmp_path, np.zeros((4, 5, 6, 1, 3), np.float32)))
+
+
+def test_no_voxels(tmp_path: Path) -> None:
+    for shape in ((0,), (4, 0, 6)):
+        path = tmp_path / "a.nii"
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), path)
+        with pytest.raises(BadInput, match=r"a\.nii: has no voxels"):
+            read_image(path)
 
 
 def test_time_series_is_no_scalar(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def test_column_order_case_and_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "has the columns none, x, y, z were expected"),
-        ("a,b\n1,2\n", "has the columns a, b, x, y, z were expected"),
+        ("", "found the columns none; expected x, y, z"),
+        ("a,b\n1,2\n", "found the columns a, b; expected x, y, z"),
         ("x,y,z\n", "has no points"),
         ("x,y,z\n1,2,3\n1,two,3\n", r"its point 2 is not 3 numbers \(1,two,3\)"),
         ("x,y,z\n1,2\n", "its point 1 is not 3 numbers"),

@@ -71,7 +71,7 @@ def test_whole_map_as_one_field(tmp_path: Path, dim: int) -> None:
     write_transform(tmp_path / "w.nii.gz", transform)
     points = fixed.to_world(torch.tensor([[3.0, 5.0, 6.0][:dim], [7.0, 2.0, 4.0][:dim]], dtype=torch.float64))
     torch.testing.assert_close(read_transform(tmp_path / "w.nii.gz")(points), transform(points), atol=1e-4, rtol=0)  # float32
-    with pytest.raises(BadInput, match=r"a\.nii\.gz: holds a field on a grid"):
+    with pytest.raises(BadInput, match=r"a\.nii\.gz: a field lies on a grid"):
         write_transform(tmp_path / "a.nii.gz", make_affine(fixed))
     write_transform(tmp_path / "a.nii.gz", make_affine(fixed), fixed)
     torch.testing.assert_close(read_transform(tmp_path / "a.nii.gz")(points), make_affine(fixed)(points), atol=1e-4, rtol=0)
@@ -221,7 +221,7 @@ def test_unknown_suffix_and_formats_that_cannot_hold_a_field(tmp_path: Path) -> 
         write_transform(tmp_path / "t.tfm", transform)
     with pytest.raises(BadInput, match=r"is a folder, a transform file was expected"):
         read_transform(tmp_path)
-    with pytest.raises(BadInput, match="a reference was expected"):
+    with pytest.raises(BadInput, match="an image with --reference"):
         write_ants(tmp_path / "a_", Affine.identity(2))
     assert list(tmp_path.iterdir()) == []
 
@@ -288,3 +288,23 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(BadInput, match="is read-only"):
         write_transform(tmp_path / "t.tfm", affine)
+
+
+def test_ants_files_appear_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    field, save = field_on("oblique", 3), nib.save
+    transform = make_affine(field.grid) @ field
+    written: list[object] = []
+
+    def full_at_the_second(image: object, path: Path) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(image, path)
+
+    monkeypatch.setattr(nib, "save", full_at_the_second)
+    with pytest.raises(Failed, match=r"a_1InverseWarp\.nii\.gz: could not be written \(No space left on device\)"):
+        write_ants(tmp_path / "a_", transform)
+    assert len(written) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert all(path.exists() for path in write_ants(tmp_path / "a_", transform))
+    assert len(list(tmp_path.iterdir())) == 3

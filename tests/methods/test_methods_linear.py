@@ -11,6 +11,7 @@ from methods_pairs import SPACING_3D, blobs, seen_through, small, warped_pair
 from torch import Tensor
 
 from oracles.make import homogeneous, oblique, orders, permute_image, rotation
+from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.methods import Linear, Settings, TransformName, register_pair
 from warpwright.methods.initialise import best_start, overlap, start_factor
@@ -110,8 +111,28 @@ def test_fields_of_view_that_do_not_meet(dim: int, start: str) -> None:
     moving = Image(image.data, Grid(grid.shape, truth @ grid.affine), "far away")
     result = register_pair(image, moving, small("rigid", "mse", spacing=grid.spacing, initialise=start))
     assert _far(result.forward, truth, grid) < 0.05
-    assert result.energy_after <= result.energy_before + 1e-6  # measured with the middles on one another
-    assert np.isfinite(result.energy_before)
+    assert result.energy_before == np.inf  # the images do not meet where they were given
+    assert result.energy_after < 1e-3
+    assert result.overlap > 0.9
+
+
+def test_images_that_never_meet_are_refused() -> None:
+    grid = GRIDS["2d"]
+    image = blobs(grid)
+    away = homogeneous(np.eye(2), np.array([500.0, -300.0])) @ grid.affine
+    moving = Image(image.data, Grid(grid.shape, away), "far away")
+    with pytest.raises(BadInput, match=r"far away and .* do not overlap where the search begins"):
+        register_pair(image, moving, small("rigid", "mse", spacing=grid.spacing, initialise="none"))
+
+
+def test_a_linear_stage_does_not_drive_images_apart() -> None:
+    """Sliding off the other image lowers a mean over what is left; the overlap must not fall below where it began."""
+    grid = GRIDS["2d"]
+    image = blobs(grid)
+    shifted = homogeneous(np.eye(2), np.array([0.7 * grid.shape[0] * grid.spacing[0], 0.0])) @ grid.affine
+    moving = Image(image.data, Grid(grid.shape, shifted), "shifted")
+    result = register_pair(image, moving, small("rigid", "mse", spacing=grid.spacing, initialise="none"))
+    assert result.overlap >= 0.2
 
 
 def test_a_stack_of_thick_slices() -> None:

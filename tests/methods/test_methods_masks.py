@@ -45,7 +45,7 @@ def test_nothing_outside_the_fixed_mask_counts(family: TransformName, similarity
     spoilt = _spoilt(fixed, mask.data, 50.0)
     plain, other = (register_pair(f, moving, settings, fixed_mask=mask) for f in (fixed, spoilt))
     expected = displacement_on(plain.forward, fixed.grid)[None]
-    far = {"mse": 1e-4, "mi": 1e-4, "lncc": 1e-2}[similarity]  # windows sum numbers of size 1 outside, then subtract them
+    far = {"mse": 1e-4, "mi": 1e-4, "lncc": 2e-2}[similarity]  # windows sum numbers of size 1 outside, then subtract them
     assert voxel_error(other.forward, expected, fixed.grid).max() < far
     assert other.energy_after == pytest.approx(plain.energy_after, rel=1e-3)
     assert inner(expected).norm(dim=1).max() > 0.5

@@ -64,7 +64,6 @@ def test_without_motion_nothing_moves(family: TransformName, similarity: Similar
     result = register_pair(image, image, small(family, similarity))
     assert voxel_error(result.forward, torch.zeros(1, 2, *SHAPE), image.grid).max() < 1e-5  # world and back, float64
     assert result.energy_after <= result.energy_before + 1e-12  # rounding of float32 differences, squared
-    assert all(stage.energy_end <= stage.energy_start + 1e-12 or "rose" in stage.message for stage in result.stages)
 
 
 @pytest.mark.parametrize("similarity", ["lncc", "mi"])

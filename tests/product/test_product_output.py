@@ -49,6 +49,8 @@ def test_checks_leave_nothing_and_refuse(tmp_path):
         check_folder(tmp_path / "f.txt", force=True)
     with pytest.raises(BadInput, match="is a folder"):
         check_file(tmp_path, force=True)
+    with pytest.raises(BadInput, match="nodir does not exist"):
+        check_file(tmp_path / "nodir" / "f.txt", force=False)
     with pytest.raises(BadInput, match="cannot be"):
         check_folder(tmp_path / "f.txt" / "below", force=True)
 
@@ -56,3 +58,25 @@ def test_checks_leave_nothing_and_refuse(tmp_path):
 def test_json_has_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {1: math.nan, "b": (1.5, math.inf, Path("p")), "c": {"d": True}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"1": None, "b": [1.5, None, "p"], "c": {"d": True}}
+
+
+def test_json_is_whole_or_absent(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", {"old": 1})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(Failed, match=r"a\.json: could not be written \(No space left on device\)"):
+        write_json(tmp_path / "a.json", {"new": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+    with pytest.raises(BadInput, match="nodir does not exist"):
+        write_json(tmp_path / "nodir" / "a.json", {})
+
+
+def test_a_writer_that_fails_names_the_file_that_was_wanted(tmp_path):
+    with pytest.raises(Failed) as caught, whole_folder(tmp_path / "a") as work:
+        raise Failed(f"{work / 'moved.nii.gz'}: could not be written (No space left on device)")
+    assert str(caught.value) == f"{tmp_path / 'a' / 'moved.nii.gz'}: could not be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []

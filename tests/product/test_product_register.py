@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import warpwright
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.product import plan as plan_module
+from warpwright.product.scores import inverse_text
+from warpwright.product.words import result_lines
 from warpwright.transforms import Affine, DisplacementField
 
 RESULTS = {"transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz", "figure.png", "result.json"}
@@ -32,7 +35,9 @@ def instant(monkeypatch):
         forward = Affine(shift) @ field
         answer.given = {"moving": moving, "settings": settings, **given}
         stage = warpwright.methods.Stage("made up", 0.1, 1, 1.0, 0.5, "done")
-        return warpwright.Registration(forward, forward.inverse(), 0.0, (stage,), 1.0, 0.5)
+        return warpwright.Registration(forward, forward.inverse(), 0.0, (stage,), answer.before, 0.5, 0.9)
+
+    answer.before = 1.0
 
     monkeypatch.setattr(plan_module, "register_pair", answer)
     return answer
@@ -107,6 +112,68 @@ def test_what_is_asked_for_reaches_the_method(instant, shape, spacing):
     assert given["progress"] == seen.append
 
 
+def test_images_that_did_not_meet_leave_no_infinity(instant, tmp_path):
+    instant.before = np.inf
+    grid = Grid.regular((5, 7))
+    result = warpwright.register((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine))
+    assert result.verdict.improved
+    assert any("no overlap -> 0.5" in line for line in result_lines(result))
+    text = (result.save(tmp_path / "o") / "result.json").read_text()
+    assert "Infinity" not in text
+    assert json.loads(text)["scores"]["energy_before"] is None
+    assert json.loads(text)["scores"]["overlap"] == 0.9
+
+
+@pytest.mark.usefixtures("instant")
+def test_the_inverse_is_told_in_mm():
+    grid = Grid.regular((5, 7), (0.7, 1.3))
+    result = warpwright.register((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine))
+    line = next(line for line in result_lines(result) if line.startswith("inverse"))
+    assert line == f"inverse     {inverse_text(result.scores.inverse_consistency)}"
+    assert " mm" in line
+
+
+@pytest.mark.usefixtures("instant")
+def test_landmarks_outside_are_told_with_their_file(tmp_path):
+    grid = Grid.regular((5, 7))
+    for name, far in (("fixed", "2,2"), ("moving", "90,2")):
+        (tmp_path / f"{name}.csv").write_text(f"id,x,y\na,1,1\nb,{far}\n")
+    result = warpwright.register(
+        (bumps(grid, 0.0), grid.affine),
+        (bumps(grid, 0.4), grid.affine),
+        fixed_points=tmp_path / "fixed.csv",
+        moving_points=tmp_path / "moving.csv",
+        space="ras",
+    )
+    assert [n for n in result.notes if "outside" in n] == [
+        f"{tmp_path / 'moving.csv'}: 1 of 2 points lie outside the image (b), their place is a guess"
+    ]
+
+
+def test_messages_about_pairs_name_the_file(tmp_path):
+    grid = Grid.regular((5, 7))
+    for name, rows in (("fixed", 1), ("moving", 2)):
+        (tmp_path / f"{name}.csv").write_text("x,y\n" + rows * "1,1\n")
+    one, two = tmp_path / "fixed.csv", tmp_path / "moving.csv"
+    given = ((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine))
+    with pytest.raises(BadInput, match=r"moving\.csv: has 2 points and .*fixed\.csv has 1"):
+        warpwright.register(*given, fixed_points=one, moving_points=two, space="ras")
+    with pytest.raises(BadInput, match=r"fixed\.csv: fixed points were given without moving points"):
+        warpwright.register(*given, fixed_points=one, space="ras")
+
+
+def test_the_folder_of_a_run_is_an_initial_transform(instant, tmp_path):
+    grid = Grid.regular((5, 7))
+    given = ((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine))
+    first = warpwright.register(*given)
+    first.save(tmp_path / "o")
+    warpwright.register(*given, initial=tmp_path / "o")
+    points = torch.ones(3, 2, dtype=torch.float64)
+    assert torch.allclose(instant.given["initial"](points), first.transform(points), atol=1e-5)  # float32 in the file
+    with pytest.raises(BadInput, match="o: holds a displacement field"):
+        warpwright.register(*given, initial=tmp_path / "o", transform="affine")
+
+
 @pytest.mark.usefixtures("instant")
 def test_outside_a_ct_there_is_air():
     grid = Grid.regular((5, 7, 6))
@@ -127,7 +194,13 @@ def test_outside_a_ct_there_is_air():
         ({"fixed_mask": (-np.ones((5, 7), np.float32), np.eye(3))}, "negative"),
         ({"fixed_mask": (np.zeros((5, 7), np.float32), np.eye(3))}, "empty"),
         ({"fixed_points": np.zeros((2, 3)), "moving_points": np.zeros((2, 2))}, "fixed points"),
-        ({"initial": Affine.identity(3)}, "initial transform has 3 axes"),
+        ({"initial": Affine.identity(3)}, "initial: the initial transform has 3 axes"),
+        ({"fixed_series": "1.2"}, "fixed: is no DICOM folder"),
+        (
+            {"initial": DisplacementField(torch.ones(2, 5, 7), Grid.regular((5, 7))), "transform": "rigid"},
+            "initial: holds a displacement field",
+        ),
+        ({"fixed_labels": (np.ones((5, 7), np.int16), np.eye(3))}, "without moving labels"),
     ],
 )
 def test_bad_values_in_memory(change, words):

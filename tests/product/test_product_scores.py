@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from warpwright.geometry import Grid, Image
 from warpwright.io import Points
-from warpwright.product.scores import common_labels, determinant, judge, score
+from warpwright.product.scores import common_labels, determinant, energy_text, inverse_text, judge, score
 from warpwright.transforms import Affine, DisplacementField
 
 
@@ -27,9 +29,10 @@ def test_determinant_is_of_affine_and_field_together(dim, shape, spacing):
     assert image.grid is grid
 
 
-def scores_of(forward, grid, energies=(1.0, 0.5), **more):
+def scores_of(forward, grid, energies=(1.0, 0.5), overlap=1.0, inverse=None, **more):
     jacobian = determinant(forward, grid)
-    return score(forward, forward.inverse(), jacobian, energies=energies, inverse_residual=0.0, **more)
+    back = forward.inverse() if inverse is None else inverse
+    return score(forward, back, jacobian, energies=energies, overlap=overlap, inverse_residual=0.0, **more)
 
 
 def test_folds_are_counted_and_told(dim, shape, spacing):
@@ -38,7 +41,7 @@ def test_folds_are_counted_and_told(dim, shape, spacing):
     matrix[0, 0] = -1
     scores = scores_of(linear_field(grid, matrix), grid)
     assert scores.folded_percent == 100
-    verdict = judge(scores)
+    verdict = judge(scores, 1.0)
     assert verdict.folds
     assert verdict.improved
     assert "folds" in verdict.sentences[0]
@@ -46,11 +49,50 @@ def test_folds_are_counted_and_told(dim, shape, spacing):
 
 def test_no_improvement_is_told(dim, shape):
     grid = Grid.regular(shape)
-    verdict = judge(scores_of(Affine.identity(dim), grid, energies=(0.5, 0.5)))
+    verdict = judge(scores_of(Affine.identity(dim), grid, energies=(0.5, 0.5)), 1.0)
     assert not verdict.improved
     assert not verdict.folds
     assert "did not improve" in verdict.sentences[0]
-    assert judge(scores_of(Affine.identity(dim), grid)).sentences == ()
+    assert judge(scores_of(Affine.identity(dim), grid), 1.0).sentences == ()
+
+
+@pytest.mark.parametrize("after", [0.5, 0.5 - 1e-8, math.nan, math.inf])
+def test_hardly_less_is_no_improvement(after):
+    verdict = judge(scores_of(Affine.identity(2), Grid.regular((5, 7)), energies=(0.5, after)), 1.0)
+    assert not verdict.improved
+    assert "did not improve" in verdict.sentences[0]
+
+
+def test_equal_images_need_no_warning(dim, shape):
+    verdict = judge(scores_of(Affine.identity(dim), Grid.regular(shape), energies=(2e-8, 3e-7)), 1.0)
+    assert verdict.sentences == ()
+    assert "nothing to improve" in verdict.notes[0]
+    assert not verdict.improved
+
+
+@pytest.mark.parametrize(("overlap", "words"), [(0.0, "share no voxel under the result"), (0.004, "(0.4 % of")])
+def test_images_driven_apart_are_no_success(overlap, words):
+    verdict = judge(scores_of(Affine.identity(2), Grid.regular((5, 7)), energies=(0.9, 0.0), overlap=overlap), 1.0)
+    assert not verdict.improved
+    assert words in verdict.sentences[0]
+
+
+def test_images_that_did_not_meet_before_can_improve():
+    found = scores_of(Affine.identity(2), Grid.regular((5, 7)), energies=(math.inf, 0.5))
+    assert judge(found, 1.0).improved
+    assert judge(found, 1.0).sentences == ()
+    assert energy_text(found.energy_before) == "no overlap"
+
+
+def test_an_inexact_inverse_is_judged_in_mm(dim, shape):
+    shift = np.eye(dim + 1)
+    shift[0, -1] = 0.6
+    found = scores_of(Affine(shift), Grid.regular(shape), inverse=Affine.identity(dim))
+    assert found.inverse_consistency["max"] == pytest.approx(0.6)
+    assert inverse_text({"p95": 1e-9, "max": 2e-9}) == "off by less than 0.001 mm"
+    assert "not measured" in inverse_text({"p95": math.nan, "max": math.nan})
+    assert judge(found, 1.3).sentences == ()
+    assert judge(found, 1.1).sentences == ("the inverse is inexact: off by 0.6 mm (95th percentile), at most 0.6 mm",)
 
 
 def test_labels_and_landmarks_before_and_after(dim, shape):
@@ -77,7 +119,7 @@ def test_labels_and_landmarks_before_and_after(dim, shape):
     assert scores.vanished_labels == (7,)
     assert scores.tre_before["mean"] == 0
     assert scores.tre_after["mean"] == pytest.approx(2)
-    verdict = judge(scores)
+    verdict = judge(scores, 1.0)
     assert not verdict.improved
     assert len(verdict.sentences) == 3
     assert common_labels(fixed_image, moving_image) == (1,)

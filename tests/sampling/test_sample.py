@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -175,3 +177,43 @@ def test_half_precision_images_are_read_at_full_precision_points() -> None:
         # single precision: 300 voxels through normalised coordinates keep about 1e-4
         torch.testing.assert_close(sample(image, points)[0, 0], at, atol=1e-3, rtol=0)
     assert sample(image.to(torch.bfloat16), points).dtype == torch.bfloat16
+
+
+def test_labels_of_batches_and_channels_in_blocks(
+    shape: tuple[int, ...], generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = torch.randint(-3, 3, (2, 2, *shape), generator=generator, dtype=torch.int16)
+    points = _points(generator, shape, 60, batch=2)
+    whole = sample_labels(labels, points)
+    alone = [[sample_labels(labels[b : b + 1, c : c + 1], points[b : b + 1])[0, 0] for c in range(2)] for b in range(2)]
+    assert torch.equal(whole, torch.stack([torch.stack(row) for row in alone]))
+    monkeypatch.setattr(sys.modules["warpwright.sampling.sample"], "BLOCK", 7)
+    assert torch.equal(sample_labels(labels, points), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
+def test_labels_of_every_kind(dtype: torch.dtype) -> None:
+    labels = torch.tensor([[0, 1, 1]], dtype=dtype)[None, None]
+    at = torch.tensor([[0.0, 0.0, 0.0], [0.4, 0.6, 1.5]], dtype=torch.float64)[None]
+    got = sample_labels(labels, at)
+    assert got.dtype == dtype
+    assert got[0, 0].tolist() == [0, 1, 1]
+
+
+def test_many_labels_cost_no_more_than_few(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many voxels are gathered whether an image holds 2 labels or 3000."""
+    gathered: list[int] = []
+    gather = Tensor.gather
+
+    def counting(self: Tensor, dim: int, index: Tensor) -> Tensor:
+        gathered.append(index.numel())
+        return gather(self, dim, index)
+
+    monkeypatch.setattr(Tensor, "gather", counting)
+    points = _points(generator, (15, 14, 16), 500)
+    totals = []
+    for count in (2, 3000):
+        gathered.clear()
+        sample_labels(torch.randint(0, count, (1, 1, 15, 14, 16), generator=generator), points)
+        totals.append(sum(gathered))
+    assert totals == [8 * 500] * 2

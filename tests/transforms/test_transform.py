@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from oracles.make import homogeneous, normal, oblique, permute_affine, permute_field, rotation, smooth_field
 from warpwright.errors import BadInput
-from warpwright.geometry import Grid
+from warpwright.geometry import Grid, Image
 from warpwright.transforms import (
     Affine,
     BSplineField,
@@ -26,7 +28,11 @@ from warpwright.transforms import (
     control_shape,
     displacement_on,
     exp,
+    expanded,
     fit_bspline,
+    invert,
+    resample,
+    residual_of,
     split,
 )
 
@@ -267,3 +273,68 @@ def test_bad_transforms(dim: int) -> None:
         DisplacementField(torch.zeros(dim, *(4,) * dim), _grid(dim))
     with pytest.raises(BadInput, match="same number of axes"):
         Affine.identity(2) @ _field(3) if dim == 2 else _field(2) @ Affine.identity(3) @ _field(2)
+
+
+def test_an_inverse_field_keeps_its_residual(dim: int) -> None:
+    field = _field(dim)
+    inverse, residual = invert(field.displacement[None])
+    back = field.inverse()
+    assert field.residual == 0
+    assert back.residual == residual == residual_of(back)
+    assert 0 < residual <= 1e-3
+    assert torch.equal(back.displacement, inverse[0])
+    assert residual_of((_affine(dim) @ field).inverse()) == residual
+    assert residual_of(_affine(dim)) == residual_of(_affine(dim) @ field) == 0
+
+
+def test_a_velocity_is_integrated_once_for_a_whole_grid(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, calls = _grid(dim), []
+    velocity = VelocityField(smooth_field(grid.shape, 1.2)[0], grid)
+    transform = Composite((_affine(dim), Composite((velocity, _affine(dim)))))
+    assert isinstance(expanded(velocity), DisplacementField)
+    expected = displacement_on(_affine(dim) @ velocity.displacement_field() @ _affine(dim), grid)
+    image = Image(torch.arange(float(grid.size)).reshape(1, *grid.shape), grid)
+    pulled = resample(image, _affine(dim) @ velocity.displacement_field() @ _affine(dim), grid).data
+
+    def counted(field: Tensor, steps: int = 7) -> Tensor:
+        calls.append(steps)
+        return exp(field, steps)
+
+    monkeypatch.setattr("warpwright.transforms.transform.exp", counted)
+    for module in ("transform", "resample"):
+        monkeypatch.setattr(sys.modules[f"warpwright.transforms.{module}"], "SLAB", 50)
+    torch.testing.assert_close(displacement_on(transform, grid), expected, atol=1e-5, rtol=0)  # float32
+    assert len(calls) == 1
+    # float32, values up to the number of voxels
+    torch.testing.assert_close(resample(image, transform, grid).data, pulled, atol=1e-2, rtol=0)
+    assert len(calls) == 2
+
+
+def test_singular_is_relative_to_the_columns(dim: int) -> None:
+    tiny = Affine(np.diag([1e-5] * dim + [1.0]))  # metres to micrometres and the like are no singularity
+    np.testing.assert_allclose(tiny.inverse().matrix @ tiny.matrix, np.eye(dim + 1), atol=1e-12)
+    large = np.diag([1e6] * dim + [1.0])
+    large[:dim, 1] = large[:dim, 0]
+    with pytest.raises(BadInput, match="parallel"):
+        Affine(large)
+
+
+def test_affines_of_different_dimension_are_refused() -> None:
+    with pytest.raises(BadInput, match="same number of axes, got 2 and 3"):
+        Affine.identity(2) @ Affine.identity(3)
+
+
+def test_the_device_is_that_of_the_data(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No accelerator here: tensors on the device "meta" stand for one (PyTorch has no autocast for it)."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    grid = _grid(dim)
+    field = DisplacementField(torch.zeros(dim, *grid.shape, device="meta"), grid)
+    velocity = VelocityField(torch.zeros(dim, *grid.shape, device="meta"), grid)
+    control = torch.zeros(dim, *control_shape(grid.shape, (3.0,) * dim), device="meta")
+    assert _affine(dim).device.type == "cpu"
+    for one in (field, velocity, BSplineField(control, (3.0,) * dim, grid)):
+        assert one.device.type == "meta"
+        assert (_affine(dim) @ one @ _field(dim)).device.type == "meta"
+    assert displacement_on(_affine(dim) @ field, grid).device.type == "meta"
+    image = Image(torch.zeros(1, *grid.shape, device="meta"), grid)
+    assert resample(image, field, grid).data.device.type == "meta"

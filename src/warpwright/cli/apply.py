@@ -27,6 +27,7 @@ def apply(
     from_: Annotated[Side | None, Parameter(name="--from")] = None,
     space: Space | None = None,
     header: Header = "strict",
+    series: str | None = None,
     force: bool = False,
     json: bool = False,
 ) -> None:
@@ -43,6 +44,7 @@ def apply(
         from_: the image that the points are in.
         space: frame of the points in a .csv.
         header: which geometry of a NIfTI file to take where its two differ.
+        series: which series of a DICOM folder that holds several: its UID, or the UID's ending.
         force: replace an existing output.
         json: print the result for machines.
     """
@@ -54,7 +56,7 @@ def apply(
         raise BadInput("--from and --space belong to --points, images need neither")
     from warpwright.product.apply import apply_to_image, apply_to_labels, apply_to_points
 
-    common = {"reference": reference, "force": force, "header": header}
+    common = {"reference": reference, "force": force, "header": header, "series": series}
     if points is not None and from_ is not None:
         done = apply_to_points(transform, points, output, from_image=from_, space=space, **common)
     elif labels is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warpwright.cli.console import say, say_json
+from warpwright.cli.console import say, say_json, warn
 from warpwright.errors import BadInput
 from warpwright.product.choices import Header, Space
 from warpwright.product.output import check_file, write_json
@@ -38,7 +38,7 @@ def evaluate(
         transform: transform file, ANTs prefix, or the folder that `register` left.
         pairs: .csv with the columns id, fixed_labels, moved_labels; paths relative to the file.
         space: frame of the points in a .csv.
-        fixed: fixed image, for points in voxels and for a transform without a field.
+        fixed: fixed image, for points in voxels, to tell points outside it, and for a transform without a field.
         moving: moving image, for points in voxels.
         output: .json file to write the scores to.
         header: which geometry of a NIfTI file to take where its two differ.
@@ -55,10 +55,11 @@ def evaluate(
     scores = score(**given, space=space, images=(fixed, moving), header=header)
     if output is not None:
         write_json(output, scores)
+    warn(scores["warnings"])
     if json:
         say_json(scores)
     else:
-        say(fact_lines(scores))
+        say(fact_lines({key: value for key, value in scores.items() if key != "warnings"}))
 
 
 def _pair(fixed: Path | None, other: Path | None, what: str) -> tuple[Path, Path] | None:

@@ -10,18 +10,19 @@ from warpwright.product.choices import Header
 __all__ = ["info"]
 
 
-def info(file: Path, /, *, header: Header = "strict", json: bool = False) -> None:
+def info(file: Path, /, *, header: Header = "strict", series: str | None = None, json: bool = False) -> None:
     """Tell what an image or a transform file holds.
 
     Args:
-        file: image, DICOM folder, transform, or the folder that `register` left.
+        file: image, DICOM folder, transform, ANTs prefix, or the folder that `register` left.
         header: which geometry of a NIfTI file to take where its two differ.
+        series: which series of a DICOM folder that holds several: its UID, or the UID's ending.
         json: print the result for machines.
     """
     from warpwright.product.info import describe
     from warpwright.product.words import fact_lines
 
-    facts = describe(file, header=header)
+    facts = describe(file, header=header, series=series)
     if json:
         say_json(facts)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         tokens = list(sys.argv[1:] if arguments is None else arguments)
-        return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        code = _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        sys.stdout.flush()
+        return code
     except CycloptsError as error:
         return _complain(str(error), BadInput.exit_code)
     except WarpwrightError as error:
@@ -65,6 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"out of memory ({error})", 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 1)
+    except BrokenPipeError:
+        return _nobody_reads()
+    except OSError as error:
+        return _complain(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1)
+
+
+def _nobody_reads() -> int:
+    """The reader of standard output has gone (`| head`): what is still in the buffer must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _complain(sentence: str, code: int) -> int:

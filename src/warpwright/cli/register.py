@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warpwright.cli.console import command_line, progress, say, say_json
+from warpwright.cli.console import command_line, progress, say, say_json, warn
 from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
 from warpwright.product.output import check_folder
 
@@ -17,7 +17,7 @@ def register(
     /,
     *,
     output: Path,
-    transform: Kind = "greedy",
+    transform: Kind | None = None,
     similarity: SimilarityName | None = None,
     preset: Preset = "balanced",
     config: Path | None = None,
@@ -29,6 +29,8 @@ def register(
     moving_labels: Path | None = None,
     fixed_points: Path | None = None,
     moving_points: Path | None = None,
+    fixed_series: str | None = None,
+    moving_series: str | None = None,
     space: Space | None = None,
     header: Header = "strict",
     device: str = "auto",
@@ -44,18 +46,21 @@ def register(
         fixed: image file or DICOM folder whose grid the result lives on.
         moving: image that is moved.
         output: new or empty folder for transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png, result.json.
-        transform: kind of map; the deformable kinds begin with an affine.
-        similarity: what makes two images alike: lncc or mse for one modality, mi or mind for two; else the preset's.
+        transform: kind of map; greedy unless --config says otherwise.
+        similarity: what makes two images alike: lncc (the default) or mse for one modality, mi or mind for two.
         preset: how much work to spend.
-        config: TOML or JSON file whose settings are laid over the preset's.
-        initialise: where the search begins; else the preset's.
-        initial: transform file to begin from.
+        config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier run;
+            --dry-run prints all settings.
+        initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
+        initial: transform file, or folder of an earlier run, to begin from.
         fixed_mask: weights of the fixed voxels in the similarity.
         moving_mask: weights of the moving voxels in the similarity.
         fixed_labels: label map, only scored and drawn.
         moving_labels: label map, only scored and drawn.
         fixed_points: landmarks, only scored and drawn.
         moving_points: the same landmarks in the moving image.
+        fixed_series: which series (UID or its ending) of a DICOM folder that holds several.
+        moving_series: the same for MOVING.
         space: frame of the landmarks in a .csv.
         header: which geometry of a NIfTI file to take where its two differ.
         device: auto, cpu, cuda or cuda:0.
@@ -66,7 +71,8 @@ def register(
         json: print the result for machines.
     """
     check_folder(output, force=force)
-    from warpwright.product.plan import Choice, prepare
+    from warpwright.product.choice import Choice
+    from warpwright.product.plan import prepare
     from warpwright.product.words import result_lines
 
     plan = prepare(
@@ -77,6 +83,7 @@ def register(
         masks=(fixed_mask, moving_mask),
         labels=(fixed_labels, moving_labels),
         points=(fixed_points, moving_points),
+        series=(fixed_series, moving_series),
         space=space,
         device=device,
         threads=threads,
@@ -84,7 +91,7 @@ def register(
         header=header,
     )
     if dry_run:
-        say_json(plan.to_mapping())
+        say_json({**plan.to_mapping(), "notes": plan.notes})
         return
     with progress() as listen:
         result = plan.run(listen)
@@ -93,3 +100,4 @@ def register(
         say_json({"output": output, **result.summary()})
     else:
         say([*result_lines(result), f"written     {output}"])
+    warn(result.verdict.sentences)

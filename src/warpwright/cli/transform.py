@@ -12,18 +12,27 @@ from warpwright.product.choices import Header
 __all__ = ["compose", "convert", "info", "invert", "jacobian"]
 
 
-def compose(*transforms: Path, output: Path, force: bool = False, json: bool = False) -> None:
+def compose(
+    *transforms: Path,
+    output: Path,
+    reference: Path | None = None,
+    header: Header = "strict",
+    force: bool = False,
+    json: bool = False,
+) -> None:
     """Join transforms into one: T1 o T2 o ... o Tn, the last one acts first.
 
     Args:
-        transforms: two or more files.
-        output: file to write.
+        transforms: two or more files, ANTs prefixes, or folders that `register` left.
+        output: file to write, whose suffix is the format; .nii.gz holds the whole map as one field.
+        reference: image on whose grid a field is written (the fixed image of the last transform); else the transforms' own.
+        header: which geometry of a NIfTI file to take where its two differ.
         force: replace an existing output.
         json: print the result for machines.
     """
     from warpwright.product.transform_tools import compose_files
 
-    compose_files(transforms, output, force=force)
+    compose_files(transforms, output, reference=reference, force=force, header=header)
     _tell({"output": output}, json)
 
 
@@ -40,9 +49,10 @@ def invert(
     """Write the map back, and tell how exact it is.
 
     Args:
-        transform: file, or ANTs prefix.
-        output: file to write.
-        reference: image on whose grid a field is inverted; else the field's own.
+        transform: file, ANTs prefix, or the folder that `register` left.
+        output: file to write, whose suffix is the format; .nii.gz holds the whole inverse as one field.
+        reference: the MOVING image: the inverse, which maps its points, becomes one field on its grid; else the transform's
+            parts are inverted where they are.
         header: which geometry of a NIfTI file to take where its two differ.
         force: replace an existing output.
         json: print the result for machines.
@@ -67,7 +77,7 @@ def convert(
     """Write a transform in another format.
 
     Args:
-        transform: file, or ANTs prefix.
+        transform: file, ANTs prefix, or the folder that `register` left.
         output: file, whose suffix is the format (.h5 any, .tfm .txt .mat an affine, .nii.gz one field); a prefix with --ants.
         ants: write PREFIX0GenericAffine.mat, PREFIX1Warp.nii.gz and PREFIX1InverseWarp.nii.gz.
         reference: image on whose grid a field is written; else the transform's own.
@@ -95,7 +105,7 @@ def jacobian(
     """Write the Jacobian determinant of the full map in mm.
 
     Args:
-        transform: file, or ANTs prefix.
+        transform: file, ANTs prefix, or the folder that `register` left.
         output: image file to write.
         log: write the natural logarithm.
         reference: image whose grid is used; else the transform's own.
@@ -113,7 +123,7 @@ def info(transform: Path, /, *, header: Header = "strict", json: bool = False) -
     """Tell what a transform file holds.
 
     Args:
-        transform: file, or ANTs prefix.
+        transform: file, ANTs prefix, or the folder that `register` left.
         header: which geometry of a NIfTI file to take where its two differ.
         json: print the result for machines.
     """

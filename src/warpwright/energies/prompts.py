@@ -113,7 +113,8 @@ def landmark_energy(
     count = fixed_points.shape[1]
     if not count:
         return displacement.flatten(1).sum(1) * 0
-    start, end = fixed_points.to(displacement).transpose(1, 2), moving_points.to(displacement).transpose(1, 2)
+    dtype = torch.promote_types(displacement.dtype, torch.float32)
+    start, end = (p.to(displacement.device, dtype).transpose(1, 2) for p in (fixed_points, moving_points))
     reached = start + sample(displacement, start)
     if affine is not None:
         reached = affine_points(affine, reached)

@@ -1,7 +1,7 @@
 """Where voxels are: grids, coordinates, finite differences. No interpolation, no learning."""
 
 from warpwright.geometry.coordinates import affine_points, identity_points, moved_points, spatial
-from warpwright.geometry.derivatives import divergence, gradient, jacobian, jacobian_determinant
+from warpwright.geometry.derivatives import determinant, divergence, gradient, jacobian, jacobian_determinant, world_gradient
 from warpwright.geometry.grid import Grid, transform_points
 from warpwright.geometry.image import Image
 
@@ -9,6 +9,7 @@ __all__ = [
     "Grid",
     "Image",
     "affine_points",
+    "determinant",
     "divergence",
     "gradient",
     "identity_points",
@@ -17,4 +18,5 @@ __all__ = [
     "moved_points",
     "spatial",
     "transform_points",
+    "world_gradient",
 ]

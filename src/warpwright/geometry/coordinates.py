@@ -1,4 +1,7 @@
-"""Tensors of voxel coordinates, `(B, D, *S)` in axis order."""
+"""Tensors of voxel coordinates, `(B, D, *S)` in axis order, never below single precision.
+
+Half precision cannot tell voxel 257 from 258. So points are at least float32, whatever a field is, also under autocast.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ def spatial(field: Tensor) -> tuple[int, ...]:
 
 
 def identity_points(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(1, D, *shape) voxel coordinates of every voxel."""
-    axes = [torch.arange(n, dtype=dtype, device=device) for n in shape]
+    """(1, D, *shape) voxel coordinates of every voxel, in `dtype` or float32 if that is smaller."""
+    axes = [torch.arange(n, dtype=torch.promote_types(dtype, torch.float32), device=device) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
 
@@ -28,14 +31,17 @@ def affine_points(matrix: np.ndarray | Tensor, points: Tensor) -> Tensor:
         points: (B, D, *S), voxels.
 
     Returns:
-        (B, D, *S) points, voxels of the matrix' target.
+        (B, D, *S) points, voxels of the matrix' target, at least float32.
     """
     dim = points.shape[1]
+    points = points.to(torch.promote_types(points.dtype, torch.float32))
     m = matrix if isinstance(matrix, Tensor) else torch.tensor(matrix)
     m = m.to(points).reshape(-1, dim + 1, dim + 1)
     batch = max(len(m), len(points))
     flat = points.flatten(2).expand(batch, -1, -1)
-    out = torch.baddbmm(m[:, :dim, dim:].expand(batch, -1, -1), m[:, :dim, :dim].expand(batch, -1, -1), flat)
+    linear, shift = m[:, :dim, :dim].expand(batch, -1, -1), m[:, :dim, dim:].expand(batch, -1, -1)
+    with torch.autocast(points.device.type, enabled=False):
+        out = torch.baddbmm(shift, linear, flat)
     return out.reshape(batch, *points.shape[1:])
 
 
@@ -47,7 +53,7 @@ def moved_points(displacement: Tensor, matrix: np.ndarray | Tensor | None = None
         matrix: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1); None for the identity.
 
     Returns:
-        (B, D, *S) points in voxels of the moving grid.
+        (B, D, *S) points in voxels of the moving grid, at least float32.
     """
     identity = identity_points(spatial(displacement), dtype=displacement.dtype, device=displacement.device)
     points = identity + displacement

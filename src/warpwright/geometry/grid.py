@@ -128,13 +128,14 @@ class Grid:
         return float(np.linalg.norm(corners @ (self.affine - affine)[: self.dim].T, axis=1).max())
 
     def downsample(self, factors: tuple[int, ...]) -> Grid:
-        """The grid of blocks of `factors` voxels, each block's centre a new voxel; a partial last block counts.
+        """The grid of blocks of `factors` voxels, ceil(n / factor) along each axis, in the middle of this grid.
 
-        A coarse voxel `p` lies at the fine voxel `factor * p + (factor - 1) / 2`.
+        Coarse voxel `p` lies at the fine voxel `factor * p + offset`; the offset is `(factor - 1) / 2`, the middle of a
+        block, where the factor divides the axis, and centres the lattice where it does not: no voxel lies outside.
         """
         shape = tuple(-(-n // k) for n, k in zip(self.shape, factors, strict=True))
         step = np.diag([*(float(k) for k in factors), 1.0])
-        step[: self.dim, self.dim] = [(k - 1) / 2 for k in factors]
+        step[: self.dim, self.dim] = [(n - 1 - k * (m - 1)) / 2 for n, k, m in zip(self.shape, factors, shape, strict=True)]
         return Grid(shape, self.affine @ step)
 
     def crop(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Grid:

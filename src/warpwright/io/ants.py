@@ -30,7 +30,7 @@ def ants_files(prefix: str | Path) -> tuple[Path, Path, Path]:
 def write_ants(
     prefix: str | Path, transform: Transform, grid: Grid | None = None, *, inverse: DisplacementField | None = None
 ) -> tuple[Path, Path, Path]:
-    """Write the three files of a transform.
+    """Write the three files of a transform, all or none.
 
     Args:
         prefix: path to which the endings are added, `out/sub01_` for instance.
@@ -45,17 +45,22 @@ def write_ants(
         BadInput: no grid is known, or the folder cannot be written.
         Failed: a file could not be written.
     """
+    from warpwright.io.atomic import replacing_all
     from warpwright.io.displacement_nifti import write_displacement
     from warpwright.io.itk import write_linear
 
     grid = grid or own_grid(transform)
     if grid is None:
-        raise BadInput(f"{prefix}: a transform whose first part is an affine has no grid of its own, a reference was expected")
+        raise BadInput(
+            f"{prefix}: a warp lies on a grid and the transform, whose first part is an affine, brings none along,"
+            " expected an image with --reference"
+        )
     affine, field = split(transform, grid)
     files = ants_files(prefix)
-    write_linear(files[0], affine)
-    write_displacement(files[1], field)
-    write_displacement(files[2], inverse or field.inverse())
+    with replacing_all(files) as names:
+        write_linear(names[0], affine)
+        write_displacement(names[1], field)
+        write_displacement(names[2], inverse or field.inverse())
     return files
 
 

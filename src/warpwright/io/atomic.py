@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from warpwright.errors import BadInput, Failed
 
-__all__ = ["last_line", "replacing"]
+__all__ = ["last_line", "replacing", "replacing_all"]
 
 
 def last_line(error: BaseException) -> str:
@@ -48,3 +48,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise Failed(f"{path}: could not be written ({last_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+    """As `replacing`, for files that belong together: all appear, or none does.
+
+    Raises:
+        BadInput: as `replacing`.
+        Failed: as `replacing`; the sentence of a writer that failed names the file and not its temporary name.
+    """
+    with ExitStack() as stack:
+        names = tuple(stack.enter_context(replacing(path)) for path in paths)
+        try:
+            yield names
+        except Failed as error:
+            sentence = str(error)
+            for name, path in zip(names, paths, strict=True):
+                sentence = sentence.replace(str(name), str(path))
+            raise Failed(sentence) from error

@@ -51,6 +51,8 @@ def read_displacement(path: Path, header: Header = "strict") -> DisplacementFiel
             f"{path}: has shape {array.shape} and intent {intent}, a displacement field of shape (X, Y, Z, 1, D) with intent"
             f" {LPS_VECTORS} (LPS mm) or {RAS_VECTORS} (RAS mm) was expected"
         )
+    if array.size == 0:
+        raise BadInput(f"{path}: has no voxels (its shape is {array.shape}), at least one along each axis was expected")
     dim = array.shape[4]
     if dim not in (2, 3) or (dim == 2 and array.shape[2] != 1):
         raise BadInput(f"{path}: has vectors of {dim} components on {array.shape[:3]} voxels, as many as axes were expected")

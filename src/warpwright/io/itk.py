@@ -53,20 +53,27 @@ def write_composite(path: Path, transform: Transform) -> None:
     """
     parts = [_plain(path, part) for part in _flat(transform)]
     dim = transform.dim
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file["ITKVersion"] = _text("5.4.0")
-        file["HDFVersion"] = _text(h5py.version.hdf5_version)
-        file["OSName"] = _text("any")
-        file["OSVersion"] = _text("any")
-        _write_part(file, 0, f"CompositeTransform_float_{dim}_{dim}", None, None)
-        for index, part in enumerate(parts, 1):
-            if isinstance(part, Affine):
-                _write_part(file, index, f"AffineTransform_float_{dim}_{dim}", _affine_parameters(part), np.zeros(dim))
-            else:
-                size, origin, spacing, direction = itk_geometry(part.grid)
-                fixed = np.concatenate([size, origin, spacing, direction.ravel()])
-                values = lps_vectors(part).numpy().T.ravel()  # component fastest, then x, y, z
-                _write_part(file, index, f"DisplacementFieldTransform_float_{dim}_{dim}", values, fixed)
+    in_memory = {"driver": "core", "backing_store": False}  # HDF5 itself crashes the process on a full disk
+    with replacing(path) as temporary, h5py.File(temporary.name, "w", **in_memory) as file:
+        _write_groups(file, parts, dim)
+        file.flush()
+        temporary.write_bytes(file.id.get_file_image())
+
+
+def _write_groups(file: h5py.File, parts: list[Affine | DisplacementField], dim: int) -> None:
+    file["ITKVersion"] = _text("5.4.0")
+    file["HDFVersion"] = _text(h5py.version.hdf5_version)
+    file["OSName"] = _text("any")
+    file["OSVersion"] = _text("any")
+    _write_part(file, 0, f"CompositeTransform_float_{dim}_{dim}", None, None)
+    for index, part in enumerate(parts, 1):
+        if isinstance(part, Affine):
+            _write_part(file, index, f"AffineTransform_float_{dim}_{dim}", _affine_parameters(part), np.zeros(dim))
+        else:
+            size, origin, spacing, direction = itk_geometry(part.grid)
+            fixed = np.concatenate([size, origin, spacing, direction.ravel()])
+            values = lps_vectors(part).numpy().T.ravel()  # component fastest, then x, y, z
+            _write_part(file, index, f"DisplacementFieldTransform_float_{dim}_{dim}", values, fixed)
 
 
 def _flat(transform: Transform) -> list[Transform]:

@@ -63,6 +63,8 @@ def read_nifti(path: Path, header: Header = "strict") -> Raw:
     image, array = open_nifti(path)
     if array.ndim == 5 and int(image.header.get("intent_code", 0)) in VECTOR_INTENTS:
         raise BadInput(f"{path}: holds a displacement field (5 axes, vector intent), an image was expected")
+    if array.size == 0:
+        raise BadInput(f"{path}: has no voxels (its shape is {array.shape}), at least one along each axis was expected")
     if array.dtype.names:
         array = structured_to_unstructured(array)[..., None, :] if array.ndim == 2 else structured_to_unstructured(array)
     if array.ndim not in (2, 3, 4):

@@ -117,7 +117,7 @@ def _axes(path: Path, header: list[str], prefix: str) -> list[int]:
     if wanted[0] in header and wanted[1] in header:
         return found
     hint = " (it has two sets of points: fixed or moving must be chosen)" if "fixed_x" in header and not prefix else ""
-    raise BadInput(f"{path}: has the columns {', '.join(header) or 'none'}, {', '.join(wanted)} were expected{hint}")
+    raise BadInput(f"{path}: found the columns {', '.join(header) or 'none'}; expected {', '.join(wanted)}{hint}")
 
 
 def _numbers(path: Path, number: int, row: list[str], axes: Sequence[int]) -> list[float]:

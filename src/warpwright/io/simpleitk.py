@@ -5,6 +5,8 @@ ITK's geometry is LPS; it becomes RAS here. ITK's x, y, z are our axes 0, 1, 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,13 +64,33 @@ def read_dicom_folder(folder: Path, series: str | None) -> Raw:
     Raises:
         BadInput: there is no series, or none or several fit, or the slices cannot be read.
     """
+    with _quiet():
+        return _read_series(folder, series)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ITK's remarks on stderr about files that are no DICOM: what matters is refused or noted here."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _read_series(folder: Path, series: str | None) -> Raw:
     identifiers = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     fitting = [uid for uid in identifiers if series is None or uid.endswith(series)]
     if not identifiers:
         raise BadInput(f"{folder}: is a folder without DICOM slices, an image file or a DICOM folder was expected")
     if len(fitting) != 1:
         found = ", ".join(f"{uid} ({len(_slices(folder, uid))} slices)" for uid in identifiers)
-        wanted = "one of them must be named with --series" if series is None else f"exactly one must end in {series!r}"
+        wanted = (
+            "one of them must be named with --series (register: --fixed-series, --moving-series)"
+            if series is None
+            else f"exactly one must end in {series!r}"
+        )
         raise BadInput(f"{folder}: holds the DICOM series {found}; {wanted}")
     files = _slices(folder, fitting[0])
     reader = sitk.ImageSeriesReader()

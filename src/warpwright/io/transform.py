@@ -78,5 +78,8 @@ def _one_field(path: Path, transform: Transform, grid: Grid | None) -> Displacem
         return transform
     grid = grid or own_grid(transform)
     if grid is None:
-        raise BadInput(f"{path}: holds a field on a grid and the transform has no grid of its own, a reference was expected")
+        raise BadInput(
+            f"{path}: a field lies on a grid and the transform, whose first part is an affine, brings none along,"
+            " expected an image with --reference"
+        )
     return DisplacementField(displacement_on(transform, grid), grid)

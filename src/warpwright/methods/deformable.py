@@ -11,11 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from warpwright.energies.regularity import Bending, Diffusion, Folding, TotalVariation
+from warpwright.errors import BadInput
+from warpwright.methods.unfold import unfold
 from warpwright.sampling import gaussian
 from warpwright.solver import LBFGS, Adam, GaussNewton, GradientDescent, add
 from warpwright.transforms import bspline_displacement, compose, exp, fit_bspline, log
@@ -44,11 +47,16 @@ class Scale:
 
     def to_voxels(self, field: Tensor) -> Tensor:
         """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis."""
-        return field * self._ratio(field)
+        return field if self.isotropic else field * self._ratio(field)
 
     def from_voxels(self, field: Tensor) -> Tensor:
         """Vectors (B, D, ...) in voxels along each axis to finest voxels of this level."""
-        return field / self._ratio(field)
+        return field if self.isotropic else field / self._ratio(field)
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether every axis has the same spacing, so that there is nothing to convert."""
+        return max(self.spacing) == min(self.spacing)
 
     def _ratio(self, field: Tensor) -> Tensor:
         ratio = torch.tensor([min(self.spacing) / s for s in self.spacing], dtype=field.dtype, device=field.device)
@@ -56,64 +64,91 @@ class Scale:
 
 
 class Family(ABC):
-    """A deformable transform family."""
+    """A deformable transform family: parameters of a level, and the field (1, D, *S) that levels hand on."""
 
     solver: FieldSolver | LBFGS
     regularities: Regularities
+    additive: ClassVar[bool]  # whether an update is simply added, which L-BFGS needs
 
+    @abstractmethod
     def lift(self, displacement: Tensor) -> Tensor:
-        """The carried field of a displacement (1, D, *S)."""
-        return displacement
+        """The carried field of a displacement, both in voxels."""
 
+    @abstractmethod
     def lower(self, carried: Tensor) -> Tensor:
-        """The displacement of a carried field."""
-        return carried
+        """The final displacement of a carried field, both in voxels."""
 
+    @abstractmethod
     def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
         """The parameters of a level that best give the carried field."""
-        return scale.from_voxels(carried)
 
+    @abstractmethod
     def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        """The dense field (1, D, *shape) that the next level begins from."""
-        return scale.to_voxels(parameters)
+        """The carried field that the next level begins from, (1, D, *shape)."""
 
     @abstractmethod
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         """The displacement (1, D, *shape), voxels; differentiable."""
 
+    @abstractmethod
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
         """The smoothed gradient."""
-        return gradient
 
+    @abstractmethod
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
         """The parameters after an update."""
-        return add(parameters, update)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greedy(Family):
-    """Compositive diffeomorphic registration: `u <- smooth(v + u o (Id + v))` with a smoothed update v.
+class Dense(Family):
+    """A family with one vector for each voxel, smoothed after every update.
 
     Args:
         gradient_sigma: smoothing of the update (fluid), mm.
-        field_sigma: smoothing of the whole displacement (elastic), mm.
+        field_sigma: smoothing of the whole field (elastic), mm.
         solver: the step rule.
         regularities: further terms on the displacement.
 
-    Reference: Joshi et al., NeuroImage 23 (2004), doi 10.1016/j.neuroimage.2004.07.068; Yushkevich et al., Alzheimer's
-        and Dementia 12 (2016), doi 10.1016/j.jalz.2016.06.205.
+    Raises:
+        BadInput: a standard deviation is negative.
     """
 
     gradient_sigma: float
     field_sigma: float
     solver: FieldSolver
     regularities: Regularities = ()
+    additive: ClassVar[bool] = False
 
-    def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
+    def __post_init__(self) -> None:
+        if min(self.gradient_sigma, self.field_sigma) < 0:
+            raise BadInput(f"sigmas must be at least 0 mm, got {self.gradient_sigma} and {self.field_sigma}")
+
+    def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
+        return scale.from_voxels(carried)
+
+    def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         return scale.to_voxels(parameters)
 
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
         return gaussian(gradient, scale.voxels(self.gradient_sigma))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy(Dense):
+    """Compositive diffeomorphic registration: `u <- smooth(v + u o (Id + v))` with a smoothed update v.
+
+    Reference: Joshi et al., NeuroImage 23 (2004), doi 10.1016/j.neuroimage.2004.07.068; Yushkevich et al., Alzheimer's
+        and Dementia 12 (2016), doi 10.1016/j.jalz.2016.06.205.
+    """
+
+    def lift(self, displacement: Tensor) -> Tensor:
+        return displacement
+
+    def lower(self, carried: Tensor) -> Tensor:
+        return unfold(carried)
+
+    def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
+        return scale.to_voxels(parameters)
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
         composed = compose(scale.to_voxels(parameters), scale.to_voxels(update))
@@ -121,58 +156,42 @@ class Greedy(Family):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Displacement(Family):
-    """Free-form displacement, added up: fast, may fold.
+class Displacement(Dense):
+    """Free-form displacement, added up: simple, may fold."""
 
-    Args: as `Greedy`.
-    """
+    def lift(self, displacement: Tensor) -> Tensor:
+        return displacement
 
-    gradient_sigma: float
-    field_sigma: float
-    solver: FieldSolver
-    regularities: Regularities = ()
+    def lower(self, carried: Tensor) -> Tensor:
+        return carried
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         return scale.to_voxels(parameters)
-
-    def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
-        return gaussian(gradient, scale.voxels(self.gradient_sigma))
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
         return gaussian(parameters + update, scale.voxels(self.field_sigma))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Velocity(Family):
-    """Stationary velocity field, exponentiated; the inverse is the exponential of its negative.
+class Velocity(Dense):
+    """Stationary velocity field; the displacement is its exponential.
 
     Args:
-        gradient_sigma: smoothing of the update, mm.
-        field_sigma: smoothing of the whole velocity, mm.
-        solver: the step rule.
         squarings: of the exponential.
-        regularities: further terms on the displacement.
 
     Reference: Ashburner, NeuroImage 38 (2007), doi 10.1016/j.neuroimage.2007.07.007.
     """
 
-    gradient_sigma: float
-    field_sigma: float
-    solver: FieldSolver
     squarings: int = 6
-    regularities: Regularities = ()
 
     def lift(self, displacement: Tensor) -> Tensor:
         return log(displacement, steps=self.squarings)[0]
 
     def lower(self, carried: Tensor) -> Tensor:
-        return exp(carried, self.squarings)
+        return unfold(exp(carried, self.squarings))
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         return exp(scale.to_voxels(parameters), self.squarings)
-
-    def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
-        return gaussian(gradient, scale.voxels(self.gradient_sigma))
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
         return gaussian(parameters + update, scale.voxels(self.field_sigma))
@@ -193,9 +212,20 @@ class BSpline(Family):
     knots: float
     solver: LBFGS | Adam
     regularities: Regularities = ()
+    additive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.knots > 0:
+            raise BadInput(f"the distance of knots must be above 0 mm, got {self.knots}")
 
     def _knots(self, scale: Scale) -> list[float]:
         return [max(k, 1.0) for k in scale.voxels(self.knots)]
+
+    def lift(self, displacement: Tensor) -> Tensor:
+        return displacement
+
+    def lower(self, carried: Tensor) -> Tensor:
+        return carried
 
     def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
         return fit_bspline(scale.from_voxels(carried), self._knots(scale))
@@ -205,6 +235,12 @@ class BSpline(Family):
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
         return bspline_displacement(scale.to_voxels(parameters), shape, self._knots(scale))
+
+    def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
+        return gradient
+
+    def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
+        return add(parameters, update)
 
 
 AnyFamily = Greedy | Displacement | Velocity | BSpline

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity import Similarity
-from warpwright.geometry import Grid, affine_points, identity_points
+from warpwright.geometry import Grid, identity_points
 from warpwright.methods.levels import Level
 from warpwright.methods.linear import solve_linear
-from warpwright.sampling import sample
+from warpwright.sampling import warp
 
 __all__ = ["best_start", "centred", "overlap", "start_factor"]
 
@@ -36,15 +36,22 @@ def centred(fixed: Grid, moving: Grid) -> np.ndarray:
     return _about(np.eye(fixed.dim), fixed.centre, moving.centre)
 
 
-def overlap(level: Level, affine: np.ndarray) -> float:
-    """Share of the smaller image (in mm^D) that the other one covers under a world affine, masks counted."""
+def overlap(level: Level, affine: np.ndarray, displacement: Tensor | None = None) -> float:
+    """Share of the smaller image (in mm^D) that the other one covers under a map, masks counted; 1 at most.
+
+    Args:
+        level: the pair.
+        affine: (D+1, D+1) world matrix, fixed to moving.
+        displacement: (1, D, *S) voxels of the level, acting first; None for none.
+    """
     pair = level.pair
-    points = identity_points(pair.fixed_grid.shape, dtype=torch.float32, device=pair.fixed.device)
-    seen = sample(pair.moving_weight, affine_points(level.matrix(affine), points), outside="zero")
+    if displacement is None:
+        displacement = torch.zeros(1, level.grid.dim, *level.grid.shape, device=pair.fixed.device)
+    seen = warp(pair.moving_weight, displacement, level.matrix(affine), outside="zero")
     fixed_weight = torch.ones_like(seen) if pair.fixed_weight is None else pair.fixed_weight
     voxel_fixed, voxel_moving = (abs(np.linalg.det(g.affine)) for g in (pair.fixed_grid, pair.moving_grid))
     smaller = min(float(fixed_weight.sum()) * voxel_fixed, float(pair.moving_weight.sum()) * voxel_moving)
-    return float((seen * fixed_weight).sum()) * voxel_fixed / max(smaller, 1e-12)
+    return min(1.0, float((seen * fixed_weight).sum()) * voxel_fixed / max(smaller, 1e-12))
 
 
 def best_start(level: Level, similarity: Similarity, start: np.ndarray) -> np.ndarray:

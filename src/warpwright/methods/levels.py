@@ -12,7 +12,7 @@ from torch import Tensor
 from warpwright.geometry import Grid, Image
 from warpwright.sampling import downsample
 
-__all__ = ["Level", "Pair", "make_level", "make_pair"]
+__all__ = ["Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
 
 SMALLEST = 8  # an axis is not downsampled below this many voxels
 FEWEST = 16  # a level has at least this many voxels an axis, on average
@@ -107,6 +107,11 @@ def make_level(pair: Pair, factor: int) -> Level:
         ),
         fixed,
     )
+
+
+def level_size(grid: Grid, factor: int) -> int:
+    """Number of voxels of a level."""
+    return grid.downsample(factors_for(grid, factor * min(grid.spacing))).size
 
 
 def level_factors(levels: Sequence[int], grid: Grid) -> list[int]:

@@ -79,7 +79,7 @@ class LinearMap:
 
 
 class LinearObjective(Objective):
-    """Similarity of a level as a function of the parameters of a `LinearMap`."""
+    """Similarity of a level as a function of the parameters of a `LinearMap`; `params` are the fixed and moving image."""
 
     def __init__(self, level: Level, family: LinearMap, similarity: Similarity) -> None:
         self.pair = level.pair
@@ -91,7 +91,8 @@ class LinearObjective(Objective):
         pair = self.pair
         inverse, forward = pair.moving_grid.inverse_affine, pair.fixed_grid.affine
         matrix = torch.tensor(inverse).to(x) @ self.family.matrix(x) @ torch.tensor(forward).to(x)
-        return self.similarity.match(pair.fixed, pair.moving, self.still, matrix, pair.fixed_weight, pair.moving_weight)
+        fixed, moving = params
+        return self.similarity.match(fixed, moving, self.still, matrix, pair.fixed_weight, pair.moving_weight)
 
 
 def solve_linear(
@@ -123,6 +124,7 @@ def solve_linear(
     solution = minimise(
         LinearObjective(level, family, similarity),
         x0,
+        (level.pair.fixed, level.pair.moving),
         solver=LBFGS(length=max(level.grid.spacing)),
         max_steps=steps,
         tolerance=tolerance,

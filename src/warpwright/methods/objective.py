@@ -43,20 +43,29 @@ class FieldObjective(CurvedObjective):
         self.field = field
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        """Energies (1,); `params` are the fixed and the moving image."""
         displacement = self.field(x)
-        energy = self.data_term(displacement)
+        energy = self.data_term(displacement, *params)
         for term in self.regularities:
             energy = energy + term.weight * term.regularity(displacement, self.level.grid.spacing)
         return energy
 
-    def data_term(self, displacement: Tensor) -> Tensor:
+    @property
+    def images(self) -> tuple[Tensor, Tensor]:
+        """The parameters: the level's fixed and moving image."""
+        return self.level.pair.fixed, self.level.pair.moving
+
+    def data_term(self, displacement: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The similarity alone: (1,)."""
         pair = self.level.pair
-        return self.similarity.match(pair.fixed, pair.moving, displacement, self.matrix, pair.fixed_weight, pair.moving_weight)
+        return self.similarity.match(fixed, moving, displacement, self.matrix, pair.fixed_weight, pair.moving_weight)
 
     def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
-        pair = self.level.pair
-        moved = warp(pair.moving, self.field(x), self.matrix)
-        finest = min(self.level.grid.spacing)  # the unit of parameters
+        pair, (fixed, moving) = self.level.pair, params
+        displacement = self.field(x)
+        moved = warp(moving, displacement, self.matrix)
+        weight = warp(pair.moving_weight, displacement, self.matrix, outside="zero")
+        weight = weight if pair.fixed_weight is None else weight * pair.fixed_weight
+        finest = min(self.level.grid.spacing)  # the unit of the parameters of a dense family
         slope = gradient(moved, tuple(s / finest for s in self.level.grid.spacing)).square().sum(2).mean(1, keepdim=True)
-        return self.similarity.curvature(moved, pair.fixed, pair.fixed_weight) * slope
+        return self.similarity.curvature(moved, fixed, weight) * slope

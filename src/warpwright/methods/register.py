@@ -11,10 +11,11 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
-from warpwright.methods.deformable import AnyFamily, BSpline, Scale
+from warpwright.methods.deformable import AnyFamily, Scale
 from warpwright.methods.initialise import LEAST_OVERLAP, best_start, centred, overlap, start_factor
-from warpwright.methods.levels import Level, Pair, level_factors, make_level, make_pair
+from warpwright.methods.levels import Level, Pair, level_factors, level_size, make_level, make_pair
 from warpwright.methods.linear import solve_linear
+from warpwright.methods.memory import give_back
 from warpwright.methods.objective import FieldObjective
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import Linear, Settings
@@ -25,6 +26,7 @@ from warpwright.transforms import Affine, DisplacementField, Transform, invert, 
 __all__ = ["register_pair"]
 
 Report = Callable[[Progress], None]
+MEETING = 0.01  # overlap below which two images do not meet
 
 
 def register_pair(
@@ -60,20 +62,30 @@ def register_pair(
         BadInput: the images differ in axes or channels, or a mask is on another grid than its image.
     """
     _check(fixed, moving, fixed_mask, moving_mask, initial)
+    if initial is not None and settings.deformable is None and bool(split(initial, fixed.grid)[1].displacement.any()):
+        raise BadInput("an initial transform that holds a displacement field needs a deformable transform to refine it")
     run = _Run(make_pair(fixed, moving, fixed_mask, moving_mask, torch.device(device)), settings, progress)
-    affine, displacement = run.start(initial)
-    before = run.energy(run.reference, None)
+    given, displacement = run.given(initial)
+    met = run.overlap(given, displacement)
+    before = run.energy(given, displacement) if met >= MEETING else float("inf")
+    affine = given if initial is not None else run.start()
+    if run.overlap(affine, displacement) < MEETING:
+        raise BadInput(
+            f"{moving.name} and {fixed.name} (or their masks) do not overlap where the search begins: expected a start"
+            " that brings them together, such as --initialise centre or moments"
+        )
     if displacement is None:
         affine = run.linear(affine)
-    if settings.deformable is None and displacement is None:
-        forward: Transform = Affine(affine)
-        return Registration(forward, forward.inverse(), 0.0, tuple(run.stages), before, run.energy(affine, None))
-    if settings.deformable is None:
-        raise BadInput("an initial transform that holds a displacement field needs a deformable transform to refine it")
-    field, inverse, residual = run.deformable(settings.deformable, affine, displacement)
-    forward = Affine(affine) @ DisplacementField(field[0].cpu(), fixed.grid)
-    backward = DisplacementField(inverse[0].cpu(), fixed.grid) @ Affine(affine).inverse()
-    return Registration(forward, backward, residual, tuple(run.stages), before, run.energy(affine, field))
+    forward: Transform = Affine(affine)
+    backward: Transform = forward.inverse()
+    residual, field = 0.0, None
+    if settings.deformable is not None:
+        field, inverse, residual = run.deformable(settings.deformable, affine, displacement)
+        forward = Affine(affine) @ DisplacementField(field[0].cpu(), fixed.grid)
+        backward = DisplacementField(inverse[0].cpu(), fixed.grid, residual) @ Affine(affine).inverse()
+    after, overlapping = run.energy(affine, field), run.overlap(affine, field)
+    give_back()
+    return Registration(forward, backward, residual, tuple(run.stages), before, after, overlapping)
 
 
 def _check(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, initial: Transform | None) -> None:
@@ -84,6 +96,8 @@ def _check(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: I
     for mask, image in ((fixed_mask, fixed), (moving_mask, moving)):
         if mask is not None and not mask.grid.same_as(image.grid):
             raise BadInput(f"{mask.name} is not on the grid of its image {image.name}: expected the same shape and affine")
+        if mask is not None and not bool((mask.data > 0).any()):
+            raise BadInput(f"{mask.name} is zero everywhere: expected a mask with positive weights")
     if initial is not None and initial.dim != fixed.grid.dim:
         raise BadInput(f"the initial transform has {initial.dim} axes, {fixed.name} has {fixed.grid.dim}: expected the same")
 
@@ -97,42 +111,50 @@ class _Run:
         self.progress = progress
         self.stages: list[Stage] = []
         self.finest = make_level(pair, 1)
-        self.reference = np.eye(pair.fixed_grid.dim + 1)
+        self.coarse = make_level(pair, start_factor(pair.fixed_grid))
+        self.grid = pair.fixed_grid
 
-    def energy(self, affine: np.ndarray, displacement: Tensor | None) -> float:
+    def energy(self, affine: np.ndarray, displacement: Tensor | None = None) -> float:
         """Similarity at the finest level under a map."""
-        if displacement is None:
-            displacement = _still(self.finest)
+        objective = FieldObjective(self.finest, affine, self.settings.similarity)
         with torch.no_grad():
-            return float(FieldObjective(self.finest, affine, self.settings.similarity).data_term(displacement))
+            return float(objective.data_term(_still(self.finest) if displacement is None else displacement, *objective.images))
 
-    def start(self, initial: Transform | None) -> tuple[np.ndarray, Tensor | None]:
-        """The affine (and displacement) to begin from; also sets the position that improvement is measured against."""
-        grid, moving = self.pair.fixed_grid, self.pair.moving_grid
-        begin = time.perf_counter()
-        coarse = make_level(self.pair, start_factor(grid))
-        if overlap(coarse, self.reference) < LEAST_OVERLAP:
-            self.reference = centred(grid, moving)
-        if initial is not None:
-            affine, field = split(initial, grid)
-            self.reference = affine.matrix
-            held = bool(field.displacement.any())
-            return affine.matrix, field.displacement[None].to(self.pair.fixed.device) if held else None
+    def overlap(self, affine: np.ndarray, displacement: Tensor | None = None) -> float:
+        """Share of the smaller image that the other one covers under a map, measured coarsely."""
+        if displacement is not None:
+            ones = (1,) * self.grid.dim
+            displacement = resize_displacement(displacement, ones, self.coarse.grid.shape, self.coarse.factors)
+        return overlap(self.coarse, affine, displacement)
+
+    def given(self, initial: Transform | None) -> tuple[np.ndarray, Tensor | None]:
+        """The map that was given: the initial transform, or the world positions."""
+        if initial is None:
+            return np.eye(self.grid.dim + 1), None
+        affine, field = split(initial, self.grid)
+        held = bool(field.displacement.any())
+        return affine.matrix, field.displacement[None].to(self.pair.fixed.device) if held else None
+
+    def start(self) -> np.ndarray:
+        """The world matrix to begin from."""
+        still, centres = np.eye(self.grid.dim + 1), centred(self.grid, self.pair.moving_grid)
         if self.settings.start == "none":
-            return np.eye(grid.dim + 1), None
+            return still
         if self.settings.start == "centre":
-            return centred(grid, moving), None
-        matrix, message = best_start(coarse, self.settings.similarity, np.eye(grid.dim + 1)), "a better position was found"
-        before, after = self.energy(self.reference, None), self.energy(matrix, None)
+            return centres
+        begin = time.perf_counter()
+        plain = still if self.overlap(still) >= LEAST_OVERLAP else centres
+        matrix, message = best_start(self.coarse, self.settings.similarity, still), "a better position was found"
+        before, after = self.energy(plain), self.energy(matrix)
         if after > before:
-            matrix, after, message = self.reference, before, "no position tried was better than the given one"
+            matrix, after, message = plain, before, "no position tried was better than the plain one"
         self.stages.append(Stage("start", time.perf_counter() - begin, 0, before, after, message))
-        return matrix, None
+        return matrix
 
     def linear(self, affine: np.ndarray) -> np.ndarray:
-        """All linear stages; one that ends worse than it began, on the finest level, is undone."""
+        """All linear stages; one that ends worse than it began, or drives the images apart, is undone."""
         for stage in self.settings.linear:
-            begun, matrix = self.energy(affine, None), affine
+            begun, matrix = self.energy(affine), affine
             for factor in self._linear_levels(stage):
                 begin = time.perf_counter()
                 name = f"{stage.kind} 1/{factor}"
@@ -146,36 +168,34 @@ class _Run:
                     progress=self._teller(name, stage.steps),
                 )
                 self._done(name, begin, solution)
-            ended = self.energy(matrix, None)
-            if ended <= begun:
+            together = self.overlap(matrix) >= min(LEAST_OVERLAP, self.overlap(affine))
+            if together and self.energy(matrix) <= begun:
                 affine = matrix
             else:
                 self.stages.append(Stage(stage.kind, 0.0, 0, begun, begun, "undone: it did not improve the finest level"))
         return affine
 
     def _linear_levels(self, stage: Linear) -> list[int]:
-        grid = self.pair.fixed_grid
-        kept = level_factors(stage.levels, grid)
-        return [k for k in kept if k == kept[0] or grid.size / k**grid.dim <= stage.voxels]
+        kept = level_factors(stage.levels, self.grid)
+        return [k for k in kept if k == kept[0] or level_size(self.grid, k) <= stage.voxels]
 
     def deformable(self, family: AnyFamily, affine: np.ndarray, displacement: Tensor | None) -> tuple[Tensor, Tensor, float]:
         """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual."""
-        kept = level_factors(self.settings.levels, self.pair.fixed_grid)
+        kept = level_factors(self.settings.levels, self.grid)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
-        if displacement is None:
-            coarsest = make_level(self.pair, kept[0])
-            carried, factors = _still(coarsest), coarsest.factors
-        else:
-            carried, factors = family.lift(displacement), (1,) * self.pair.fixed_grid.dim
+        begun = displacement if displacement is not None else _still(self.finest)
+        carried, factors = family.lift(begun), self.finest.factors
         for factor in kept:
             level = make_level(self.pair, factor)
-            shape = level.grid.shape
-            carried = resize_displacement(carried, factors, shape, level.factors)
+            carried = resize_displacement(carried, factors, level.grid.shape, level.factors)
             carried = self._deform(level, factor, family, affine, carried, schedule[factor])
             factors = level.factors
-        full = self.pair.fixed_grid.shape
-        carried = resize_displacement(carried, factors, full, (1,) * len(full))
-        field = family.lower(carried)
+        field = family.lower(resize_displacement(carried, factors, self.grid.shape, self.finest.factors))
+        before, after = self.energy(affine, begun), self.energy(affine, field)
+        if not after <= before:
+            field = begun
+            self.stages.append(Stage("deformable", 0.0, 0, before, before, "undone: it did not improve the finest level"))
+        give_back()
         return field, *invert(field)
 
     def _deform(self, level: Level, factor: int, family: AnyFamily, affine: np.ndarray, carried: Tensor, steps: int) -> Tensor:
@@ -185,15 +205,16 @@ class _Run:
             level, affine, self.settings.similarity, family.regularities, lambda x: family.displacement(x, shape, scale)
         )
         with torch.no_grad():
-            reference = objective.data_term(_still(level))
+            reference = objective.data_term(_still(level), *objective.images)
         name = f"{type(family).__name__.lower()} 1/{factor}"
         start = family.parameters(carried, scale)
         solution = minimise(
             objective,
             start,
+            objective.images,
             solver=family.solver,
             precondition=lambda g: family.precondition(g, scale),
-            retract=add if isinstance(family, BSpline) else lambda x, update: family.retract(x, update, scale),
+            retract=add if family.additive else lambda x, update: family.retract(x, update, scale),
             max_steps=steps,
             tolerance=self.settings.tolerance,
             reference=reference,

@@ -41,9 +41,10 @@ class Registration:
         backward: moving world points to fixed world points: the inverse of `forward`.
         inverse_residual: largest |w + u(y + w)| of the inverted field, voxels of the fixed grid; 0 for an affine.
         stages: what was done, in order.
-        energy_before: similarity energy at the given world positions (or with centres aligned, if the images do not
-            meet there).
-        energy_after: the same at the end, same level and masks.
+        energy_before: similarity energy under the given map (the initial transform, or the world positions), at full
+            resolution; infinite if the images do not meet there.
+        energy_after: the same at the end.
+        overlap: share of the smaller image (or mask) that the other one covers at the end, 0 to 1, measured coarsely.
         notes: sentences for a person.
     """
 
@@ -53,4 +54,5 @@ class Registration:
     stages: tuple[Stage, ...]
     energy_before: float
     energy_after: float
+    overlap: float
     notes: tuple[str, ...] = ()

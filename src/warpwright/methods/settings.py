@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from warpwright.energies.regularity import Bending
-from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
+from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation, WeightedSum
 from warpwright.errors import BadInput
 from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Greedy, Velocity
 from warpwright.methods.linear import Kind
@@ -15,7 +15,7 @@ from warpwright.solver import LBFGS, Adam
 
 __all__ = ["AnySimilarity", "Initialise", "Linear", "Preset", "Settings", "SimilarityName", "TransformName", "preset"]
 
-AnySimilarity = LNCC | MSE | MutualInformation | MIND
+AnySimilarity = LNCC | MSE | MutualInformation | MIND | WeightedSum
 Initialise = Literal["none", "centre", "moments", "rigid", "affine"]
 Preset = Literal["fast", "balanced", "accurate"]
 SimilarityName = Literal["lncc", "mse", "mi", "mind"]
@@ -40,6 +40,10 @@ class Linear:
     steps: int = 40
     tolerance: float = 1e-4
     voxels: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if not self.levels or min((*self.levels, self.steps, self.voxels)) < 1 or self.tolerance < 0:
+            raise BadInput("a linear stage needs levels, steps and voxels of at least 1 and a tolerance of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +72,10 @@ class Settings:
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.steps):
             raise BadInput(f"settings: {len(self.levels)} levels need as many steps, got {len(self.steps)}")
-        if min((*self.levels, *self.steps), default=1) < 1:
-            raise BadInput("settings: levels and steps must be at least 1")
+        if not self.levels or min((*self.levels, *self.steps)) < 1:
+            raise BadInput(f"settings: levels and steps must be at least 1, got {self.levels} and {self.steps}")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise BadInput(f"settings: tolerance must be at least 0 or absent, got {self.tolerance}")
 
 
 STEPS: dict[Preset, tuple[int, ...]] = {
@@ -77,7 +83,8 @@ STEPS: dict[Preset, tuple[int, ...]] = {
     "balanced": (100, 100, 60, 40),
     "accurate": (200, 200, 120, 80),
 }
-BENDING = 3.0  # weight of the bending energy of a B-spline, for voxels of 1 mm
+# weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to
+BENDING: dict[SimilarityName, float] = {"lncc": 3.0, "mse": 0.05, "mi": 3.0, "mind": 0.5}
 TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
 
@@ -109,15 +116,17 @@ def preset(
         "mi": MutualInformation(),
         "mind": MIND(),
     }
+    named = similarity or "lncc"
+    tuning = TWO_KINDS if named in ("mi", "mind") else ONE_KIND
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
     kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
     stages = kinds.get(first, ()) if not linear_only else kinds[transform]
     return Settings(
-        similarity=similarities[similarity or "lncc"],
+        similarity=similarities[named],
         start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
         linear=tuple(Linear(kind=kind) for kind in stages),
-        deformable=None if linear_only else families(unit, TWO_KINDS if similarity in ("mi", "mind") else ONE_KIND)[transform],
+        deformable=None if linear_only else families(unit, tuning, BENDING[named])[transform],
         steps=STEPS[name],
         tolerance=TOLERANCE[name],
     )
@@ -133,10 +142,10 @@ class Tuning:
 
 
 ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.7, damping=0.1)
-TWO_KINDS = Tuning(gradient_sigma=2.5, field_sigma=1.0, damping=1.0)  # noise that no structure of the other image answers
+TWO_KINDS = Tuning(gradient_sigma=3.0, field_sigma=1.5, damping=1.0)  # much of what differs is noise, not motion
 
 
-def families(unit: float, tuning: Tuning) -> dict[TransformName, AnyFamily]:
+def families(unit: float, tuning: Tuning, bending: float) -> dict[TransformName, AnyFamily]:
     """The deformable families with lengths for a finest voxel of `unit` mm."""
     solver = Adam(length=0.5, damping=tuning.damping)
     update, field = tuning.gradient_sigma * unit, tuning.field_sigma * unit
@@ -144,5 +153,5 @@ def families(unit: float, tuning: Tuning) -> dict[TransformName, AnyFamily]:
         "greedy": Greedy(gradient_sigma=update, field_sigma=field, solver=solver),
         "displacement": Displacement(gradient_sigma=update, field_sigma=1.5 * field, solver=solver),
         "velocity": Velocity(gradient_sigma=update, field_sigma=field, solver=solver),
-        "bspline": BSpline(knots=4 * unit, solver=LBFGS(length=0.5), regularities=(Bending(weight=BENDING * unit**2),)),
+        "bspline": BSpline(knots=4 * unit, solver=LBFGS(length=0.5), regularities=(Bending(weight=bending * unit**2),)),
     }

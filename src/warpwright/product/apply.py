@@ -17,7 +17,7 @@ from warpwright.product.output import check_file
 from warpwright.product.source import Source, load_source
 from warpwright.transforms import Transform, resample
 
-__all__ = ["Applied", "apply_to_image", "apply_to_labels", "apply_to_points"]
+__all__ = ["Applied", "apply_to_image", "apply_to_labels", "apply_to_points", "outside_sentence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ def apply_to_image(
     reference: str | Path | None = None,
     force: bool = False,
     header: Header = "strict",
+    series: str | None = None,
 ) -> Applied:
     """Pull an image, of any number of channels, onto the reference grid: linear, float32.
 
@@ -50,14 +51,15 @@ def apply_to_image(
         reference: an image whose grid the result gets; default the grid that the transform brings along.
         force: replace an existing output.
         header: which affine of a NIfTI file counts when its two disagree.
+        series: which series of a DICOM folder that holds several, of the image or of the reference.
 
     Raises:
         BadInput: something cannot be read, the grid is not known, or the output exists.
     """
     check_file(output, force=force)
     source = load_source(transform, header=header)
-    moving = read_image(image, header=header)
-    grid = _target(source, moving, inverse=inverse, reference=reference, header=header)
+    moving = read_image(image, header=header, series=series)
+    grid = _target(source, moving, inverse, reference, header, series)
     background = min(0.0, float(moving.data.min()))
     moved = resample(moving, source.directed(inverse=inverse), grid, background=background)
     write_image(output, moved)
@@ -73,6 +75,7 @@ def apply_to_labels(
     reference: str | Path | None = None,
     force: bool = False,
     header: Header = "strict",
+    series: str | None = None,
 ) -> Applied:
     """Pull a label map onto the reference grid: each voxel the label with the largest share; see `apply_to_image`.
 
@@ -80,8 +83,8 @@ def apply_to_labels(
     """
     check_file(output, force=force)
     source = load_source(transform, header=header)
-    moving = read_labels(labels, header=header)
-    grid = _target(source, moving, inverse=inverse, reference=reference, header=header)
+    moving = read_labels(labels, header=header, series=series)
+    grid = _target(source, moving, inverse, reference, header, series)
     moved = resample(moving, source.directed(inverse=inverse), grid, interpolation="label")
     write_image(output, moved)
     gone = vanished_labels(moving.data, moved.data)
@@ -100,6 +103,7 @@ def apply_to_points(
     reference: str | Path | None = None,
     force: bool = False,
     header: Header = "strict",
+    series: str | None = None,
 ) -> Applied:
     """Carry points of one image to the other; the direction of the map is chosen from where they are.
 
@@ -113,6 +117,7 @@ def apply_to_points(
         reference: with "voxel", the image that the points are in, if the transform does not bring its grid along.
         force: replace an existing output.
         header: which affine of a NIfTI file counts when its two disagree.
+        series: which series of a DICOM folder that holds several, as the reference.
 
     Raises:
         BadInput: something cannot be read, a grid is not known, or the output exists.
@@ -121,7 +126,7 @@ def apply_to_points(
     source = load_source(transform, header=header)
     grids = {"fixed": source.fixed_grid, "moving": source.moving_grid}
     if reference is not None:
-        grids[from_image] = read_image(reference, header=header).grid
+        grids[from_image] = read_image(reference, header=header, series=series).grid
     other = "moving" if from_image == "fixed" else "fixed"
     missing = [side for side in (from_image, other) if grids[side] is None]
     if space == "voxel" and missing:
@@ -132,16 +137,18 @@ def apply_to_points(
     read = read_points(points, space=space, grid=grids[from_image])
     through = source.directed(inverse=from_image == "moving")
     if read.world.shape[1] != through.dim:
-        raise BadInput(f"{points}: has points of {read.world.shape[1]} axes, the transform has {through.dim}")
+        raise BadInput(f"{points}: has points of {read.world.shape[1]} axes, the transform {source.name} has {through.dim}")
     write_points(output, Points(through(read.world), read.names), space=space, grid=grids[other])
-    return Applied(output=Path(output), warnings=_outside(str(points), read, through, grids[from_image]))
+    return Applied(output=Path(output), warnings=outside_sentence(str(points), read, through, grids[from_image]))
 
 
-def _target(source: Source, moving: Image, *, inverse: bool, reference: str | Path | None, header: Header) -> Grid:
+def _target(
+    source: Source, moving: Image, inverse: bool, reference: str | Path | None, header: Header, series: str | None
+) -> Grid:
     if source.forward.dim != moving.grid.dim:
         raise BadInput(f"{moving.name}: has {moving.grid.dim} axes, the transform {source.name} has {source.forward.dim}")
     if reference is not None:
-        grid = read_image(reference, header=header).grid
+        grid = read_image(reference, header=header, series=series).grid
     else:
         grid = source.moving_grid if inverse else source.fixed_grid
     if grid is None:
@@ -157,8 +164,15 @@ def _unmoved(moved: Image, background: float) -> tuple[str, ...]:
     return ()
 
 
-def _outside(name: str, points: Points, through: Transform, grid: Grid | None) -> tuple[str, ...]:
-    """A sentence if points lie outside their image, or outside the field that moves them first."""
+def outside_sentence(name: str, points: Points, through: Transform, grid: Grid | None) -> tuple[str, ...]:
+    """A sentence if points lie outside their image, or, where its grid is not known, outside the field that moves them first.
+
+    Args:
+        name: what the sentence calls the points.
+        points: in the world.
+        through: the map that they go through.
+        grid: of their image, if known.
+    """
     known = grid if grid is not None else own_grid(through)
     names = () if known is None else outside(points, known)
     if not names:

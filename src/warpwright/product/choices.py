@@ -1,4 +1,7 @@
-"""The words a person chooses from; nothing heavy is imported here, so that `--help` is quick."""
+"""The words a person chooses from; nothing heavy is imported here, so that `--help` is quick.
+
+`Kind`, `SimilarityName`, `Preset` and `Initialise` repeat `methods.settings`, which imports torch; a test keeps them equal.
+"""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ KEY = "outlines and landmarks: fixed solid and circles, moving dashed and crosse
 COLUMN = 2.7  # inches, of a volume; a 2-D image has wider ones
 SQUARES = 8  # of the checkerboard along the longer side
 LINES = 26  # of the deformed grid along the longer side
+TICKS = {1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1: "1", 2: "2", 4: "4", 8: "8"}  # volume ratios on the colour bar
+LEAST_LIMIT, MOST_LIMIT = float(np.log(2)), float(np.log(8))  # of the colours, so that the bar has at least three ticks
 FLOOR = 1e-3  # determinants below are shown as this much
 
 
@@ -202,8 +204,8 @@ def _colour_bar(figure: Figure, first: Axes, last: Axes, limit: float) -> None:
     top, bottom = first.get_position(), last.get_position()
     axis = figure.add_axes((top.x1 + 0.006, bottom.y0, 0.008, top.y1 - bottom.y0))
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), "RdBu_r"), cax=axis)
-    ticks = np.linspace(-limit, limit, 5)
-    bar.set_ticks(list(ticks), labels=[f"{np.exp(t):.2g}" for t in ticks])
+    shown = [k for k in TICKS if abs(np.log(k)) <= limit]
+    bar.set_ticks([float(np.log(k)) for k in shown], labels=[TICKS[k] for k in shown])
     axis.tick_params(colors="white", labelsize=8)
     bar.set_label("volume in moving / in fixed", color="white", fontsize=8)
 
@@ -252,6 +254,6 @@ def _checks(cut: Slice) -> np.ndarray:
 
 
 def _limit(determinant: np.ndarray) -> float:
-    """Half the range of the colours: the 99.5th percentile of |log det|, between a tenth and log 10."""
+    """Half the range of the colours: the 99.5th percentile of |log det|, between log 2 and log 8."""
     logarithm = np.abs(np.log(np.maximum(determinant, FLOOR)))
-    return float(np.clip(np.percentile(logarithm, 99.5), 0.1, np.log(10)))
+    return float(np.clip(np.percentile(logarithm, 99.5), LEAST_LIMIT, MOST_LIMIT))

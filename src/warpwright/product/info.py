@@ -9,6 +9,7 @@ import numpy as np
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
+from warpwright.io.ants import ants_files
 from warpwright.io.image import read_image
 from warpwright.product.choices import Header
 from warpwright.product.transform_tools import describe_transform
@@ -18,20 +19,25 @@ __all__ = ["describe", "describe_image"]
 TRANSFORMS = (".h5", ".mat", ".tfm", ".txt", ".hdf5")
 
 
-def describe(path: str | Path, *, header: Header = "strict") -> dict[str, Any]:
-    """Plain values about an image file, a DICOM folder, a transform file, or the folder of a registration.
+def describe(path: str | Path, *, header: Header = "strict", series: str | None = None) -> dict[str, Any]:
+    """Plain values about an image file, a DICOM folder, a transform file, an ANTs prefix, or the folder of a registration.
+
+    Args:
+        path: as said.
+        header: which geometry of a NIfTI file to take where its two differ.
+        series: which series of a DICOM folder that holds several (UID or its ending).
 
     Raises:
         BadInput: it cannot be read as any of them.
     """
     path = Path(path)
+    if any(file.exists() for file in ants_files(path)[:2]) or (path / "transform.h5").is_file():
+        return describe_transform(path, header=header)
     if not path.exists():
         raise BadInput(f"{path}: does not exist, expected an image, a transform, or a folder")
-    if (path / "transform.h5").is_file():
-        return describe_transform(path / "transform.h5", header=header)
-    if path.suffix in TRANSFORMS or _is_field(path):
+    if path.suffix.lower() in TRANSFORMS or _is_field(path):
         return describe_transform(path, header=header)
-    return describe_image(read_image(path, header=header))
+    return describe_image(read_image(path, header=header, series=series))
 
 
 def describe_image(image: Image) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def _letter(column: np.ndarray) -> str:
 
 def _is_field(path: Path) -> bool:
     """Whether a NIfTI file holds vectors (intent 1006 or 1007)."""
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
         return False
     import nibabel as nib
 

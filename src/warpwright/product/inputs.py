@@ -28,6 +28,7 @@ __all__ = [
     "labels_on",
     "mask_on",
     "outside",
+    "outside_note",
     "points_of",
     "scalar_image",
 ]
@@ -36,18 +37,22 @@ ImageLike: TypeAlias = str | Path | Image | tuple[np.ndarray | Tensor, np.ndarra
 PointsLike: TypeAlias = str | Path | Points | Tensor | np.ndarray
 
 
-def scalar_image(value: ImageLike, role: str, header: Header) -> Image:
+def scalar_image(value: ImageLike, role: str, header: Header, series: str | None = None) -> Image:
     """An image of one channel, float32, finite, not constant.
 
     Args:
         value: a path, an `Image`, or an array (*S) with its (D+1, D+1) voxel to world RAS+ mm affine.
         role: what a message calls it when it has no path.
         header: which affine of a NIfTI file counts when its two disagree.
+        series: which series (UID or its ending) of a DICOM folder that holds several.
 
     Raises:
-        BadInput: it cannot be read, is not a scalar image, holds NaN or inf, or is constant.
+        BadInput: it cannot be read, is not a scalar image, holds NaN or inf, or is constant, or a series is named and it is
+            no folder.
     """
-    image = read_scalar(value, header=header) if isinstance(value, (str, Path)) else _in_memory(value, role)
+    if series is not None and not (isinstance(value, (str, Path)) and Path(value).is_dir()):
+        raise BadInput(f"{_called(value, role)}: is no DICOM folder, so the series {series!r} cannot be chosen from it")
+    image = read_scalar(value, header=header, series=series) if isinstance(value, (str, Path)) else _in_memory(value, role)
     if image.channels != 1:
         raise BadInput(f"{image.name}: has {image.channels} channels, expected an image of one")
     image = Image(image.data.to(torch.float32), image.grid, image.name, image.notes)
@@ -121,6 +126,19 @@ def outside(points: Points, grid: Grid) -> tuple[str, ...]:
     """Names of the points that lie outside a grid."""
     known = inside(grid.to_voxel(points.world).T[None], grid.shape)[0, 0]
     return tuple(name for name, within in zip(points.names, known.tolist(), strict=True) if not within)
+
+
+def outside_note(name: str, points: Points, grid: Grid) -> tuple[str, ...]:
+    """A sentence if points lie outside a grid: which, of what `name` calls them; none if all lie inside."""
+    names = outside(points, grid)
+    if not names:
+        return ()
+    listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    return (f"{name}: {len(names)} of {len(points.world)} points lie outside the image ({listed}), their place is a guess",)
+
+
+def _called(value: object, role: str) -> str:
+    return str(value) if isinstance(value, (str, Path)) else role
 
 
 def _numbered(world: Tensor) -> Points:

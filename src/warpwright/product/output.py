@@ -36,7 +36,7 @@ def check_folder(folder: str | Path, *, force: bool) -> Path:
 
 
 def check_file(path: str | Path, *, force: bool) -> Path:
-    """An output file that does not exist yet (or `force`), in a folder that can be written.
+    """An output file that does not exist yet (or `force`), in a folder that exists and can be written.
 
     Raises:
         BadInput: as said.
@@ -46,6 +46,8 @@ def check_file(path: str | Path, *, force: bool) -> Path:
         raise BadInput(f"{path}: is a folder, expected the name of a file to write")
     if path.exists() and not force:
         raise BadInput(f"{path}: exists; choose another name, or replace it with --force")
+    if not path.parent.is_dir():
+        raise BadInput(f"{path}: cannot be written, the folder {path.parent} does not exist")
     _try_writing(path.parent, path)
     return path
 
@@ -80,6 +82,8 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
             yield work
             work.chmod(0o755)
             _move(work, folder)
+        except Failed as error:  # of a writer, which knows the temporary folder only
+            raise Failed(str(error).replace(str(work), str(folder))) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:
@@ -99,8 +103,17 @@ def _move(work: Path, folder: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping, indented; NaN and infinities become null."""
-    path.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Write a mapping, indented, whole or not at all; NaN and infinities become null.
+
+    Raises:
+        BadInput: the folder does not exist or cannot be written.
+        Failed: the file could not be written.
+    """
+    from warpwright.io.atomic import replacing  # brings torch along, which `--help` must not
+
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:

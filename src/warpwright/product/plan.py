@@ -14,59 +14,31 @@ from typing import Any
 
 import torch
 
-from warpwright.config import from_mapping, merged, read_mapping, to_mapping
+from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
-from warpwright.io.transform import read_transform
-from warpwright.methods import Progress, Registration, Settings, preset, register_pair
-from warpwright.product.choices import Header, Initialise, Kind, Preset, Side, SimilarityName, Space
+from warpwright.methods import Progress, Registration, Settings, register_pair
+from warpwright.product.choice import Choice
+from warpwright.product.choices import Header, Side, Space
 from warpwright.product.inputs import (
     ImageLike,
     PointsLike,
     digest,
     labels_on,
     mask_on,
+    outside_note,
     points_of,
     scalar_image,
 )
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
 from warpwright.product.scores import common_labels, determinant, judge, score
-from warpwright.transforms import Affine, Transform, resample
+from warpwright.product.source import fields_of, read_named
+from warpwright.transforms import Affine, Transform, resample, split
 
-__all__ = ["Choice", "Plan", "prepare"]
+__all__ = ["Plan", "prepare"]
 
 SIDES: tuple[Side, Side] = ("fixed", "moving")
 PACKAGES = ("warpwright", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "h5py")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What a person asks for; `settings` is what it means for an image. See `register`."""
-
-    transform: Kind = "greedy"
-    similarity: SimilarityName | None = None
-    preset: Preset = "balanced"
-    initialise: Initialise | None = None
-    config: str | Path | None = None
-
-    def settings(self, grid: Grid) -> Settings:
-        """The settings of the preset for a fixed grid, with those of the file laid over them.
-
-        Raises:
-            BadInput: the file cannot be read, holds an unknown key or a value of another type, or another similarity
-                than the one that was asked for.
-        """
-        chosen = preset(
-            self.preset, grid.spacing, transform=self.transform, similarity=self.similarity, initialise=self.initialise
-        )
-        if self.config is None:
-            return chosen
-        changed = from_mapping(Settings, merged(to_mapping(chosen), read_mapping(self.config)), where=str(self.config))
-        if self.similarity is not None and type(changed.similarity) is not type(chosen.similarity):
-            raise BadInput(
-                f"{self.config}: chooses another similarity than --similarity {self.similarity}, expected one of both"
-            )
-        return changed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -99,6 +71,11 @@ class Plan:
             "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the images and the landmarks."""
+        return (*self.fixed.notes, *self.moving.notes, *(self.landmarks.notes if self.landmarks else ()))
+
     def run(self, progress: Callable[[Progress], None] | None = None) -> RegistrationResult:
         """Do the registration and score it."""
         begin = time.perf_counter()
@@ -127,6 +104,7 @@ class Plan:
             registration.backward,
             jacobian,
             energies=(registration.energy_before, registration.energy_after),
+            overlap=registration.overlap,
             inverse_residual=registration.inverse_residual,
             labels=None if labels is None else (labels.fixed, labels.moving, labels.before, labels.moved),
             points=points,
@@ -148,7 +126,7 @@ class Plan:
             labels=labels,
             landmarks=self.landmarks,
             scores=scores,
-            verdict=judge(scores),
+            verdict=judge(scores, min(self.fixed.grid.spacing)),
             record=record,
         )
 
@@ -170,6 +148,7 @@ def prepare(
     masks: tuple[ImageLike | None, ImageLike | None] = (None, None),
     labels: tuple[ImageLike | None, ImageLike | None] = (None, None),
     points: tuple[PointsLike | None, PointsLike | None] = (None, None),
+    series: tuple[str | None, str | None] = (None, None),
     space: Space | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -186,14 +165,13 @@ def prepare(
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
     device = _device(device)
-    first, second = scalar_image(fixed, "fixed", header), scalar_image(moving, "moving", header)
+    first, second = scalar_image(fixed, "fixed", header, series[0]), scalar_image(moving, "moving", header, series[1])
     if first.grid.dim != second.grid.dim:
         raise BadInput(
             f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
         )
-    start = read_transform(initial) if isinstance(initial, (str, Path)) else initial
-    if start is not None and start.dim != first.grid.dim:
-        raise BadInput(f"the initial transform has {start.dim} axes and the images have {first.grid.dim}, expected the same")
+    settings = choice.settings(first.grid)
+    start = _initial(initial, first, settings)
     given = {"fixed": fixed, "moving": moving}
     given |= {
         f"{side}_{what}": pair[k]
@@ -202,6 +180,9 @@ def prepare(
     }
     if isinstance(initial, (str, Path)):
         given["initial"] = initial
+    inputs = {name: digest(value) for name, value in given.items() if value is not None}
+    for side, chosen in zip(SIDES, series, strict=True):
+        inputs[side] |= {} if chosen is None else {"series": chosen}
     maps = tuple(labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True))
     if maps[0] is not None and maps[1] is not None and not common_labels(maps[0], maps[1]):
         raise BadInput(f"{maps[1].name}: has no label in common with {maps[0].name}, expected at least one to score")
@@ -214,18 +195,32 @@ def prepare(
         moving_labels=maps[1],
         landmarks=_landmarks(points, (first, second), space),
         initial=start,
-        settings=choice.settings(first.grid),
+        settings=settings,
         device=device,
         threads=threads,
         seed=seed,
-        inputs={name: digest(value) for name, value in given.items() if value is not None},
+        inputs=inputs,
     )
 
 
 def _both(pair: tuple[object, object], what: str) -> None:
     if (pair[0] is None) != (pair[1] is None):
         found, missing = ("fixed", "moving") if pair[1] is None else ("moving", "fixed")
-        raise BadInput(f"{found} {what} were given without {missing} {what}, expected both or neither")
+        name = next((f"{value}: " for value in pair if isinstance(value, (str, Path))), "")
+        raise BadInput(f"{name}{found} {what} were given without {missing} {what}, expected both or neither")
+
+
+def _initial(initial: str | Path | Transform | None, fixed: Image, settings: Settings) -> Transform | None:
+    """The transform to begin from, which the settings can serve."""
+    start = read_named(initial) if isinstance(initial, (str, Path)) else initial
+    if start is None:
+        return None
+    name = str(initial) if isinstance(initial, (str, Path)) else "initial"
+    if start.dim != fixed.grid.dim:
+        raise BadInput(f"{name}: the initial transform has {start.dim} axes and {fixed.name} has {fixed.grid.dim}")
+    if settings.deformable is None and fields_of(start) and bool(split(start, fixed.grid)[1].displacement.any()):
+        raise BadInput(f"{name}: holds a displacement field, expected an affine to begin a linear registration from")
+    return start
 
 
 def _landmarks(
@@ -238,9 +233,12 @@ def _landmarks(
     )
     if fixed is None or moving is None:
         return None
+    names = [str(p) if isinstance(p, (str, Path)) else f"{side} points" for p, side in zip(points, SIDES, strict=True)]
     if len(fixed.world) != len(moving.world):
-        raise BadInput(f"fixed points are {len(fixed.world)} and moving points {len(moving.world)}, expected as many")
-    return Landmarks(fixed=fixed, moving=moving)
+        counts = f"has {len(moving.world)} points and {names[0]} has {len(fixed.world)}"
+        raise BadInput(f"{names[1]}: {counts}, expected as many")
+    notes = [outside_note(n, p, i.grid) for n, p, i in zip(names, (fixed, moving), images, strict=True)]
+    return Landmarks(fixed=fixed, moving=moving, notes=(*notes[0], *notes[1]))
 
 
 def _device(name: str) -> str:

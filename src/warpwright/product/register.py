@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from warpwright.methods import Progress
+from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
 from warpwright.product.inputs import ImageLike, PointsLike
-from warpwright.product.plan import Choice, prepare
+from warpwright.product.plan import prepare
 from warpwright.product.result import RegistrationResult
 from warpwright.transforms import Transform
 
@@ -19,7 +20,7 @@ def register(
     fixed: ImageLike,
     moving: ImageLike,
     *,
-    transform: Kind = "greedy",
+    transform: Kind | None = None,
     similarity: SimilarityName | None = None,
     preset: Preset = "balanced",
     config: str | Path | None = None,
@@ -31,6 +32,8 @@ def register(
     moving_labels: ImageLike | None = None,
     fixed_points: PointsLike | None = None,
     moving_points: PointsLike | None = None,
+    fixed_series: str | None = None,
+    moving_series: str | None = None,
     space: Space | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -43,18 +46,22 @@ def register(
     Args:
         fixed: a path, an `Image`, or an array (*S) with its voxel to world RAS+ mm affine.
         moving: the same.
-        transform: what kind of map; a deformable one begins with an affine.
-        similarity: what makes two images alike; default as the preset says.
+        transform: what kind of map; a deformable one begins with an affine. Default what `config` says, else "greedy".
+        similarity: what makes two images alike. Default what `config` says, else "lncc", for images of one kind; "mi" or
+            "mind" for two kinds.
         preset: how much work to spend.
-        config: a `.toml` or `.json` file whose settings are laid over the preset's.
-        initialise: where the search begins; default as the preset says.
-        initial: a transform (file) to begin from, world points of fixed to world points of moving.
+        config: a `.toml` or `.json` file whose settings are laid over the preset's; or the `result.json` of an earlier run.
+        initialise: where the search begins. Default "affine" for deformable transforms, "moments" for linear ones.
+        initial: a transform to begin from (a file, or the folder of an earlier run), world points of fixed to world points
+            of moving.
         fixed_mask: weights of the fixed image's voxels, on its grid, >= 0.
         moving_mask: weights of the moving image's voxels, on its grid, >= 0.
         fixed_labels: labels on the fixed grid; only scored and drawn.
         moving_labels: labels on the moving grid; only scored and drawn.
         fixed_points: landmarks in the fixed image: a file, or world points RAS+ mm (N, D); only scored and drawn.
         moving_points: the same places in the moving image, in the same order.
+        fixed_series: which series (UID or its ending) of a DICOM folder that holds several.
+        moving_series: the same for the moving image.
         space: frame of the coordinates in a `.csv` of points.
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads; default torch's.
@@ -74,6 +81,7 @@ def register(
         masks=(fixed_mask, moving_mask),
         labels=(fixed_labels, moving_labels),
         points=(fixed_points, moving_points),
+        series=(fixed_series, moving_series),
         space=space,
         device=device,
         threads=threads,

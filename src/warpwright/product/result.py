@@ -17,7 +17,7 @@ from warpwright.io.transform import write_transform
 from warpwright.methods import Registration
 from warpwright.product.figure import Picture, draw
 from warpwright.product.output import plain, whole_folder, write_json
-from warpwright.product.scores import Scores, Verdict
+from warpwright.product.scores import Scores, Verdict, energy_text, inverse_text
 from warpwright.transforms import Affine, Composite, Transform, split
 
 __all__ = ["Labels", "Landmarks", "RegistrationResult"]
@@ -35,10 +35,11 @@ class Labels:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Landmarks:
-    """World points of a pair, row by row the same place."""
+    """World points of a pair, row by row the same place, and what a person should know about them."""
 
     fixed: Points
     moving: Points
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,8 +86,9 @@ class RegistrationResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know about the images and the method."""
-        return (*self.fixed.notes, *self.moving.notes, *self.registration.notes)
+        """What a person should know about the images, the landmarks, the method and the result."""
+        landmarks = () if self.landmarks is None else self.landmarks.notes
+        return (*self.fixed.notes, *self.moving.notes, *landmarks, *self.registration.notes, *self.verdict.notes)
 
     def summary(self) -> dict[str, Any]:
         """All of `result.json`."""
@@ -153,7 +155,7 @@ class RegistrationResult:
 
     def _title(self) -> str:
         scores = self.scores
-        words = [f"similarity {scores.energy_before:.4g} → {scores.energy_after:.4g}"]
+        words = [f"similarity {energy_text(scores.energy_before)} → {energy_text(scores.energy_after)}"]
         before, after = scores.mean_dice
         if not math.isnan(after):
             words.append(f"Dice {before:.3f} → {after:.3f}")
@@ -161,7 +163,7 @@ class RegistrationResult:
             words.append(f"landmarks {scores.tre_before['mean']:.2f} → {scores.tre_after['mean']:.2f} mm")
         words.append(f"folds {scores.folded_percent:.2g} %")
         words.append(f"volume ratio {scores.min_determinant:.2g} to {float(self.jacobian.data.max()):.2g}")
-        words.append(f"inverse within {scores.inverse_residual:.2g} voxel")
+        words.append(f"inverse {inverse_text(scores.inverse_consistency)}")
         names = f"fixed {_short(self.fixed.name)}      moving {_short(self.moving.name)}"
         return f"{names}\n{'      '.join(words)}"
 

@@ -15,10 +15,23 @@ from warpwright.geometry import Grid, Image, jacobian_determinant
 from warpwright.io.points import Points
 from warpwright.transforms import Affine, Transform, split
 
-__all__ = ["Scores", "Verdict", "common_labels", "determinant", "determinant_figures", "judge", "score"]
+__all__ = [
+    "Scores",
+    "Verdict",
+    "common_labels",
+    "determinant",
+    "determinant_figures",
+    "energy_text",
+    "inverse_text",
+    "judge",
+    "score",
+]
 
-INEXACT = 0.5  # voxels, of the inverse, from which a person should know
-WORSE = 1e-6  # a score that changed by less did not get worse
+INEXACT = 0.5  # finest voxels, of the inverse's 95th percentile, from which a person should know
+WORSE = 1e-6  # a score that changed by less (an energy by this share) did not change
+TINY = 1e-3  # mm, of the inverse, below which digits mean nothing to a person
+ALIKE = 1e-4  # an energy that begins and ends below: images that were equal from the start
+APART = 0.01  # share of the smaller image covered, below which the images share next to nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +39,10 @@ class Scores:
     """Figures of one registration; what was not given is empty or NaN.
 
     Args:
-        energy_before: the similarity at the initial position, lower is better.
-        energy_after: the similarity at the end.
+        energy_before: the similarity under the given map (the initial transform, or the world positions as they are), at
+            full resolution, lower is better; infinite if the images do not meet there.
+        energy_after: the same through the transform.
+        overlap: share of the smaller image (or mask) that the other one covers through the transform, 0 to 1.
         dice_before: label to Dice at the initial position.
         dice_after: label to Dice of the moved labels.
         vanished_labels: labels of the moving image that are not in the moved labels.
@@ -36,12 +51,13 @@ class Scores:
         folded_percent: voxels of the fixed grid with determinant <= 0, per cent.
         min_determinant: smallest determinant of the full map.
         sd_log_jacobian: standard deviation of the log determinant.
-        inverse_residual: largest error of the inverse where it is known, voxels.
+        inverse_residual: largest error of the inverse field at its own voxels, voxels; between them it is larger.
         inverse_consistency: mean, p95 and max of |inverse(transform(x)) - x|, mm, and the share of voxels counted.
     """
 
     energy_before: float
     energy_after: float
+    overlap: float
     dice_before: Mapping[int, float] = field(default_factory=dict)
     dice_after: Mapping[int, float] = field(default_factory=dict)
     vanished_labels: tuple[int, ...] = ()
@@ -69,15 +85,17 @@ class Verdict:
     """Whether a result can be used.
 
     Args:
-        improved: the similarity, and the overlap and landmarks where they were given, did not get worse, and the first
-            got better.
+        improved: the images share voxels, the similarity got better, and labels and landmarks, where they were given, did
+            not get worse. False as well where there was nothing to improve, which is a note and no warning.
         folds: the map folds somewhere.
         sentences: what a person must know; empty when all is well.
+        notes: what a person may want to know.
     """
 
     improved: bool
     folds: bool
     sentences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def score(
@@ -86,6 +104,7 @@ def score(
     jacobian: Image,
     *,
     energies: tuple[float, float],
+    overlap: float,
     inverse_residual: float,
     labels: tuple[Image, Image, Image, Image] | None = None,
     points: tuple[Points, Points, Transform] | None = None,
@@ -97,6 +116,7 @@ def score(
         inverse: the map back.
         jacobian: determinant of the full map on the fixed grid.
         energies: similarity before and after.
+        overlap: as the method reports it.
         inverse_residual: as the method reports it, voxels.
         labels: fixed, moving on its own grid, moving at its initial position, moved.
         points: landmarks of fixed and of moving, and the initial transform.
@@ -114,6 +134,7 @@ def score(
     return Scores(
         energy_before=energies[0],
         energy_after=energies[1],
+        overlap=overlap,
         **determinant_figures(jacobian),
         inverse_residual=inverse_residual,
         inverse_consistency=inverse_consistency(transform, inverse, jacobian.grid),
@@ -127,29 +148,74 @@ def common_labels(fixed: Image, moving: Image) -> tuple[int, ...]:
     return tuple(sorted((one & two) - {0}))
 
 
-def judge(scores: Scores) -> Verdict:
-    """The verdict on the figures."""
+def judge(scores: Scores, voxel: float) -> Verdict:
+    """The verdict on the figures.
+
+    Args:
+        scores: the figures.
+        voxel: finest spacing of the fixed image, mm.
+    """
+    sentences = [*_closeness(scores), *_got_worse(scores)]
+    equal = not sentences and _equal(scores)
+    notes = ("the images are alike where they are: nothing to improve",) if equal else ()
+    improved = not sentences and not equal
+    folds = scores.folded_percent > 0
+    if folds:
+        share = f"{scores.folded_percent:.2g} % of the voxels, least determinant {scores.min_determinant:.2g}"
+        sentences.append(f"the map folds: {share}")
+    if scores.inverse_consistency["p95"] > INEXACT * voxel:
+        sentences.append(f"the inverse is inexact: {inverse_text(scores.inverse_consistency)}")
+    if scores.vanished_labels:
+        gone = ", ".join(str(label) for label in scores.vanished_labels)
+        sentences.append(f"labels that vanish when moved: {gone}")
+    return Verdict(improved=improved, folds=folds, sentences=tuple(sentences), notes=notes)
+
+
+def energy_text(energy: float) -> str:
+    """An energy in words: images that do not meet have none."""
+    return f"{energy:.4g}" if math.isfinite(energy) else "no overlap"
+
+
+def inverse_text(errors: Mapping[str, float]) -> str:
+    """The figures of `inverse_consistency` in words."""
+    if math.isnan(errors["max"]):
+        return "not measured, the images do not meet"
+    if errors["max"] < TINY:
+        return f"off by less than {TINY:g} mm"
+    return f"off by {errors['p95']:.2g} mm (95th percentile), at most {errors['max']:.2g} mm"
+
+
+def _equal(scores: Scores) -> bool:
+    return max(abs(scores.energy_before), abs(scores.energy_after)) < ALIKE and abs(_gain(scores)) < WORSE
+
+
+def _gain(scores: Scores) -> float:
+    return scores.energy_before - scores.energy_after
+
+
+def _closeness(scores: Scores) -> list[str]:
+    """Sentences if the images share next to nothing, or are no more alike than before."""
     sentences: list[str] = []
-    better = scores.energy_after < scores.energy_before
-    if not better:
-        sentences.append(f"did not improve: similarity {scores.energy_before:.4g} before, {scores.energy_after:.4g} after")
+    if not scores.overlap >= APART:
+        least = f"next to no voxel under the result ({100 * scores.overlap:.2g} % of the smaller one)"
+        sentences.append(f"the images share {least if scores.overlap > 0 else 'no voxel under the result'}")
+    better = _gain(scores) > WORSE * abs(scores.energy_after)
+    if not better and not _equal(scores):
+        before, after = energy_text(scores.energy_before), energy_text(scores.energy_after)
+        sentences.append(f"did not improve: similarity {before} before, {after} after")
+    return sentences
+
+
+def _got_worse(scores: Scores) -> list[str]:
+    """A sentence for labels and one for landmarks, if they were given and fit less well than before."""
+    sentences: list[str] = []
     dice_before, dice_after = scores.mean_dice
     tre_before, tre_after = (s.get("mean", math.nan) for s in (scores.tre_before, scores.tre_after))
     if dice_after < dice_before - WORSE:
         sentences.append(f"got worse: mean Dice {dice_before:.3f} before, {dice_after:.3f} after")
     if tre_after > tre_before + WORSE:
         sentences.append(f"got worse: mean landmark error {tre_before:.2f} mm before, {tre_after:.2f} mm after")
-    improved = not sentences
-    folds = scores.folded_percent > 0
-    if folds:
-        share = f"{scores.folded_percent:.2g} % of the voxels, least determinant {scores.min_determinant:.2g}"
-        sentences.append(f"the map folds: {share}")
-    if scores.inverse_residual > INEXACT:
-        sentences.append(f"the inverse is inexact: off by up to {scores.inverse_residual:.2g} voxel")
-    if scores.vanished_labels:
-        gone = ", ".join(str(label) for label in scores.vanished_labels)
-        sentences.append(f"labels that vanish when moved: {gone}")
-    return Verdict(improved=improved, folds=folds, sentences=tuple(sentences))
+    return sentences
 
 
 def determinant(transform: Transform, grid: Grid, name: str = "jacobian") -> Image:

@@ -10,11 +10,14 @@ import numpy as np
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
+from warpwright.io.ants import ants_files
 from warpwright.io.transform import own_grid, read_transform
 from warpwright.product.choices import Header
 from warpwright.transforms import BSplineField, Composite, DisplacementField, Transform, VelocityField
 
-__all__ = ["Source", "fields_of", "load_source"]
+__all__ = ["Source", "fields_of", "load_source", "read_named"]
+
+TRANSFORM = "transform.h5"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,13 +51,10 @@ def load_source(path: str | Path, *, header: Header = "strict") -> Source:
     Raises:
         BadInput: there is no such thing, or it cannot be read.
     """
-    path = Path(path)
-    if not path.is_dir():
-        forward = read_transform(path, header=header)
+    path, forward = Path(path), read_named(path, header=header)
+    if path == _file_of(path):
         return Source(name=str(path), forward=forward, fixed_grid=own_grid(forward))
-    if not (path / "transform.h5").is_file():
-        raise BadInput(f"{path}: is a folder without transform.h5, expected a transform file or what `register` left")
-    forward, back = read_transform(path / "transform.h5"), path / "inverse.h5"
+    back = path / "inverse.h5"
     fixed, moving = _grids(path / "result.json")
     return Source(
         name=str(path),
@@ -63,6 +63,28 @@ def load_source(path: str | Path, *, header: Header = "strict") -> Source:
         fixed_grid=fixed or own_grid(forward),
         moving_grid=moving,
     )
+
+
+def read_named(path: str | Path, *, header: Header = "strict") -> Transform:
+    """The map of a transform file, of an ANTs prefix, or of the folder that `register` left.
+
+    Args:
+        path: file, prefix or folder.
+        header: which geometry of a displacement NIfTI to take where its two differ.
+
+    Raises:
+        BadInput: there is no such thing, or it cannot be read.
+    """
+    return read_transform(_file_of(Path(path)), header=header)
+
+
+def _file_of(path: Path) -> Path:
+    """The transform file of a registration's folder; any other path as it is."""
+    if not path.is_dir() or any(file.exists() for file in ants_files(path)[:2]):
+        return path
+    if not (path / TRANSFORM).is_file():
+        raise BadInput(f"{path}: is a folder without {TRANSFORM}, expected a transform file or what `register` left")
+    return path / TRANSFORM
 
 
 def fields_of(transform: Transform) -> tuple[DisplacementField | VelocityField | BSplineField, ...]:

@@ -14,12 +14,12 @@ from warpwright.evaluation import inverse_consistency
 from warpwright.geometry import Grid, Image
 from warpwright.io.ants import ants_files, write_ants
 from warpwright.io.image import read_image, write_image
-from warpwright.io.transform import own_grid, read_transform, write_transform
+from warpwright.io.transform import write_transform
 from warpwright.product.choices import Header
 from warpwright.product.output import check_file
 from warpwright.product.scores import determinant, determinant_figures
-from warpwright.product.source import fields_of
-from warpwright.transforms import Affine, Composite, DisplacementField, Transform, split
+from warpwright.product.source import Source, fields_of, load_source, read_named
+from warpwright.transforms import Affine, Composite, DisplacementField, Transform, displacement_on, split
 
 __all__ = ["compose_files", "convert_file", "describe_transform", "invert_file", "jacobian_file"]
 
@@ -27,8 +27,23 @@ FIELD = (".nii", ".nii.gz")  # formats that hold one field and nothing else
 FLOOR = 1e-6  # a determinant below has its logarithm taken here
 
 
-def compose_files(transforms: Sequence[str | Path], output: str | Path, *, force: bool = False) -> Transform:
+def compose_files(
+    transforms: Sequence[str | Path],
+    output: str | Path,
+    *,
+    reference: str | Path | None = None,
+    force: bool = False,
+    header: Header = "strict",
+) -> Transform:
     """Write `T1 o T2 o ... o Tn`: the last one acts first, on points of its fixed image.
+
+    Args:
+        transforms: files, ANTs prefixes, or folders of registrations.
+        output: file; `.nii.gz` holds one field, so the whole map is flattened for it.
+        reference: an image (the fixed one of the last transform) on whose grid the map is flattened; default the grid of
+            the field that acts first for `.nii.gz`, and no flattening for other formats.
+        force: replace an existing output.
+        header: which affine of a NIfTI file counts when its two disagree.
 
     Raises:
         BadInput: a file cannot be read, the numbers of axes differ, or the output exists.
@@ -36,13 +51,14 @@ def compose_files(transforms: Sequence[str | Path], output: str | Path, *, force
     if len(transforms) < 2:
         raise BadInput(f"compose needs at least two transforms, got {len(transforms)}")
     check_file(output, force=force)
-    composed = read_transform(transforms[0])
+    composed = read_named(transforms[0], header=header)
     for path in transforms[1:]:
-        part = read_transform(path)
+        part = read_named(path, header=header)
         if part.dim != composed.dim:
             raise BadInput(f"{path}: has {part.dim} axes, the transforms before it have {composed.dim}")
         composed = composed @ part
-    write_transform(output, composed)
+    grid = None if reference is None else _image_grid(reference, composed, " o ".join(map(str, transforms)), header)
+    _write(output, composed, grid)
     return composed
 
 
@@ -57,9 +73,10 @@ def invert_file(
     """Write the map back and tell how well it undoes the map.
 
     Args:
-        transform: file.
-        output: file to write.
-        reference: an image on whose grid a field is inverted and the error is measured; default the field's own.
+        transform: file, ANTs prefix, or the folder of a registration.
+        output: file to write; `.nii.gz` holds one field, so the whole inverse is flattened for it.
+        reference: the moving image, whose points the inverse maps: the inverse becomes one field on its grid. Default: the
+            parts are inverted one by one and kept; for `.nii.gz` the moving grid that the folder of a registration knows.
         force: replace an existing output.
         header: which affine of a NIfTI file counts when its two disagree.
 
@@ -68,19 +85,20 @@ def invert_file(
         empty for an affine, whose inverse is exact.
 
     Raises:
-        BadInput: the file cannot be read or the output exists.
+        BadInput: the file cannot be read, the output exists, or no grid is known for a `.nii.gz`.
     """
     check_file(output, force=force)
-    forward = read_transform(transform, header=header)
-    if isinstance(forward, Affine):
-        write_transform(output, forward.inverse())
-        return {"inverse_consistency": {}}
-    grid = _grid(forward, reference, header)
+    source = load_source(transform, header=header)
+    forward, backward = source.forward, source.forward.inverse()
+    target = source.moving_grid if _holds_one_field(output) else None
     if reference is not None:
-        affine, field = split(forward, grid)
-        forward = affine @ field
-    backward = forward.inverse()
-    write_transform(output, backward)
+        target = _image_grid(reference, forward, source.name, header)
+    if target is not None and not isinstance(backward, Affine):
+        backward = DisplacementField(displacement_on(backward, target), target)
+    _write(output, backward, target)
+    if isinstance(forward, Affine):
+        return {"inverse_consistency": {}}
+    grid = _grid(source, None, header)
     errors = inverse_consistency(forward, backward, grid)
     return {"inverse_consistency": errors, "max_voxels": errors["max"] / min(grid.spacing)}
 
@@ -97,7 +115,7 @@ def convert_file(
     """Write a transform in the format of the output's suffix, or as the files of an ANTs registration.
 
     Args:
-        transform: file, or the prefix of an ANTs registration (`PREFIX0GenericAffine.mat` ...).
+        transform: file, the prefix of an ANTs registration (`PREFIX0GenericAffine.mat` ...), or the folder of a registration.
         output: file; with `ants` a prefix. `.nii.gz` holds one field, so the whole map is flattened for it.
         ants: write an ANTs pair.
         reference: an image on whose grid the map is flattened; default the grid of the field that acts first.
@@ -110,17 +128,13 @@ def convert_file(
     Raises:
         BadInput: the transform cannot be read, the format cannot hold it, or an output exists.
     """
-    given = read_transform(transform, header=header)
-    grid = None if reference is None else _grid(given, reference, header)
+    for path in ants_files(output) if ants else (output,):
+        check_file(path, force=force)
+    source = load_source(transform, header=header)
     if ants:
-        for path in ants_files(output):
-            check_file(path, force=force)
-        return write_ants(output, given, grid or _grid(given, None, header))
-    check_file(output, force=force)
-    if grid is not None and not str(output).endswith(FIELD):
-        affine, field = split(given, grid)
-        given = affine @ field
-    write_transform(output, given, grid)
+        return write_ants(output, source.forward, _grid(source, reference, header))
+    grid = None if reference is None else _image_grid(reference, source.forward, source.name, header)
+    _write(output, source.forward, grid or (source.fixed_grid if _holds_one_field(output) else None))
     return (Path(output),)
 
 
@@ -142,8 +156,8 @@ def jacobian_file(
         BadInput: the transform cannot be read, its grid is not known, or the output exists.
     """
     check_file(output, force=force)
-    given = read_transform(transform, header=header)
-    image = determinant(given, _grid(given, reference, header))
+    source = load_source(transform, header=header)
+    image = determinant(source.forward, _grid(source, reference, header))
     values = image.data.clamp_min(FLOOR).log() if log else image.data
     write_image(output, Image(values, image.grid, "jacobian"))
     return determinant_figures(image)
@@ -151,7 +165,7 @@ def jacobian_file(
 
 def describe_transform(path: str | Path, *, header: Header = "strict") -> dict[str, Any]:
     """What a transform file holds, part by part (the last part acts first), in plain values."""
-    given = read_transform(path, header=header)
+    given = read_named(path, header=header)
     parts = given.parts if isinstance(given, Composite) else (given,)
     return {"file": str(path), "kind": "transform", "axes": given.dim, "parts": [_describe_part(part) for part in parts]}
 
@@ -171,14 +185,31 @@ def _describe_part(part: Transform) -> dict[str, Any]:
     return out
 
 
-def _grid(transform: Transform, reference: str | Path | None, header: Header) -> Grid:
+def _grid(source: Source, reference: str | Path | None, header: Header) -> Grid:
+    """Where a map is sampled: the reference's grid, or the fixed one, or that of the field that acts first."""
     if reference is not None:
-        grid = read_image(reference, header=header).grid
-        if grid.dim != transform.dim:
-            raise BadInput(f"{reference}: has {grid.dim} axes, the transform has {transform.dim}")
-        return grid
-    fields = fields_of(transform)
-    grid = own_grid(transform) or (fields[-1].grid if fields else None)
+        return _image_grid(reference, source.forward, source.name, header)
+    fields = fields_of(source.forward)
+    grid = source.fixed_grid or (fields[-1].grid if fields else None)
     if grid is None:
-        raise BadInput("the transform is an affine and brings no grid along, expected an image with --reference")
+        raise BadInput(f"{source.name}: is an affine and brings no grid along, expected an image with --reference")
     return grid
+
+
+def _image_grid(reference: str | Path, transform: Transform, name: str, header: Header) -> Grid:
+    grid = read_image(reference, header=header).grid
+    if grid.dim != transform.dim:
+        raise BadInput(f"{reference}: has {grid.dim} axes, expected the {transform.dim} of the transform {name}")
+    return grid
+
+
+def _holds_one_field(output: str | Path) -> bool:
+    return Path(output).name.lower().endswith(FIELD)
+
+
+def _write(output: str | Path, transform: Transform, grid: Grid | None) -> None:
+    """Write a transform; with a grid its field lies there (an affine stays one, where the format can hold it)."""
+    if grid is not None and not _holds_one_field(output) and not isinstance(transform, Affine):
+        affine, field = split(transform, grid)
+        transform = affine @ field
+    write_transform(output, transform, grid)

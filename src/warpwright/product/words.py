@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from warpwright.product.result import RegistrationResult
+from warpwright.product.scores import energy_text, inverse_text
 
 __all__ = ["fact_lines", "result_lines"]
 
 
 def result_lines(result: RegistrationResult) -> list[str]:
-    """The figures of a registration, before and after, and the verdict."""
+    """The figures of a registration, before and after, and its notes; what the verdict warns of is not among them."""
     scores = result.scores
-    lines = [f"similarity  {scores.energy_before:.4f} -> {scores.energy_after:.4f} (lower is better)"]
+    lines = [f"similarity  {energy_text(scores.energy_before)} -> {energy_text(scores.energy_after)} (lower is better)"]
     before, after = scores.mean_dice
     if not math.isnan(after):
         each = ", ".join(f"{k}: {scores.dice_before[k]:.3f} -> {v:.3f}" for k, v in scores.dice_after.items())
@@ -25,11 +26,10 @@ def result_lines(result: RegistrationResult) -> list[str]:
             f"landmarks   {one['mean']:.2f} -> {two['mean']:.2f} mm (median {two['median']:.2f}, max {two['max']:.2f})"
         )
     lines.append(f"folds       {scores.folded_percent:.3g} % of the voxels, least determinant {scores.min_determinant:.3g}")
-    lines.append(f"inverse     within {scores.inverse_residual:.2g} voxel")
+    lines.append(f"inverse     {inverse_text(scores.inverse_consistency)}")
     stages = ", ".join(f"{stage.name} {stage.seconds:.1f}" for stage in result.registration.stages)
     lines.append(f"seconds     {result.record['seconds']['registration']:.1f} ({stages})")
     lines.extend(f"note        {note}" for note in result.notes)
-    lines.extend(f"WARNING     {sentence}" for sentence in result.verdict.sentences)
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from warpwright.geometry import spatial
@@ -15,12 +16,14 @@ __all__ = ["box_sum", "gaussian", "gaussian_sum"]
 
 @lru_cache(maxsize=64)
 def _gaussian(n: int, sigma: float, mean: bool) -> Tensor | None:
-    return gaussian_matrix(n, sigma, mean=mean) if sigma > 0 and n > 1 else None
+    with torch.inference_mode(False):  # a cached inference tensor could not be used for a gradient later
+        return gaussian_matrix(n, sigma, mean=mean) if sigma > 0 and n > 1 else None
 
 
 @lru_cache(maxsize=64)
 def _box(n: int, radius: int) -> Tensor:
-    return box_matrix(n, radius)
+    with torch.inference_mode(False):
+        return box_matrix(n, radius)
 
 
 def gaussian(field: Tensor, sigma: Sequence[float]) -> Tensor:

@@ -1,6 +1,6 @@
 """Coarser and finer: anti-aliased downsampling of images, resizing of displacements between grids of one box.
 
-Coarse voxels are the centres of blocks of fine voxels (`Grid.downsample`), so nothing shifts by half a voxel.
+Coarse voxels are where `Grid.downsample` puts them, so nothing shifts by half a voxel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
     matrices: list[Tensor | None] = []
     for n, k in zip(spatial(image), factors, strict=True):
         coarse = torch.arange(-(-n // k), dtype=torch.float64)
-        centres = (k * coarse + (k - 1) / 2).clamp_max(n - 1)
+        centres = k * coarse + (n - 1 - k * (len(coarse) - 1)) / 2
         matrices.append(None if k == 1 else gaussian_matrix(n, SMOOTHING * k, centres))
     return along_axes(image, matrices)
 
@@ -51,8 +51,9 @@ def resize_displacement(displacement: Tensor, source: Sequence[int], shape: Sequ
     matrices: list[Tensor | None] = []
     scale: list[float] = []
     for n, m, k, j in zip(spatial(displacement), shape, source, target, strict=True):
-        fine = j * torch.arange(m, dtype=torch.float64) + (j - 1) / 2
-        matrices.append(None if k == j else linear_matrix(n, (fine - (k - 1) / 2) / k))
+        offset = (k * (n - 1) - j * (m - 1)) / 2  # both lattices have the same middle
+        places = (j * torch.arange(m, dtype=torch.float64) + offset) / k
+        matrices.append(None if k == j else linear_matrix(n, places))
         scale.append(k / j)
     factor = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
     return along_axes(displacement, matrices) * factor.reshape(1, -1, *(1,) * len(scale))

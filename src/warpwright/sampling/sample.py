@@ -7,8 +7,9 @@ beyond the outermost centres (ITK's rule), is asked with `inside`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,6 +18,8 @@ from torch import Tensor
 __all__ = ["Outside", "inside", "sample", "sample_labels", "sample_nearest", "splat"]
 
 Outside = Literal["edge", "zero"]
+
+BLOCK = 1 << 17  # points whose 2^D corner labels exist at one time
 
 
 def sample(image: Tensor, points: Tensor, *, outside: Outside = "edge") -> Tensor:
@@ -51,8 +54,8 @@ def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     """`points` is (B, D, N)."""
     dim = points.shape[1]
     with torch.autocast(points.device.type, enabled=False):
-        size = torch.tensor(image.shape[2:], dtype=points.dtype, device=points.device)[:, None]
-        grid = ((2 * points + 1) / size - 1).flip(1).movedim(1, -1)  # the one line of normalised coordinates
+        size = image.shape[2:]
+        grid = torch.stack([(2 * points[:, d] + 1) / size[d] - 1 for d in reversed(range(dim))], -1)  # normalised coordinates
         grid = grid.reshape(len(grid), *(1,) * (dim - 1), -1, dim)
         out = F.grid_sample(
             image.to(points.dtype), grid, "bilinear", "border" if outside == "edge" else "zeros", align_corners=False
@@ -83,23 +86,38 @@ def sample_labels(labels: Tensor, points: Tensor) -> Tensor:
     """The label with the largest interpolated share at each point: smoother outlines than the nearest voxel.
 
     The "generic label" interpolation of ANTs with linear weights: every label's mask is interpolated, the largest wins,
-    the smaller label on a tie. One label at a time, so memory does not grow with their number.
+    the smaller label on a tie; the border is repeated outside. Only the 2^D labels around a point can win, so the cost
+    does not grow with the number of labels; points are taken a block at a time, so the memory for corners is bounded.
 
     Args:
         labels: (B, C, *S) integers.
-        points: (B, D, *T), voxels.
+        points: (B, D, *T), voxels; B may be 1 for either argument.
 
     Returns:
         (B, C, *T) in the dtype of `labels`.
     """
-    batch = max(len(labels), len(points))
-    out = torch.zeros(batch, labels.shape[1], *points.shape[2:], dtype=labels.dtype, device=labels.device)
-    best = torch.full(out.shape, -1.0, dtype=points.dtype, device=labels.device)
-    present = cast(Tensor, torch.unique(labels))  # pyright: ignore[reportUnknownMemberType]: torch does not annotate it
-    for label in present.unbind():
-        share = sample((labels == label).to(points.dtype), points)
-        out = torch.where(share > best, label, out)
-        best = torch.maximum(best, share)
+    batch, shape = max(len(labels), len(points)), tuple(labels.shape[2:])
+    flat = labels.flatten(2).expand(batch, -1, -1)
+    limit = torch.tensor(shape, dtype=points.dtype, device=points.device)[:, None] - 1
+    parts: list[Tensor] = []
+    where = points.expand(batch, *points.shape[1:]).flatten(2)
+    for begin in range(0, where.shape[2], BLOCK):
+        at = where[:, :, begin : begin + BLOCK]
+        corners = list(_corners(torch.minimum(at.clamp_min(0), limit), shape))
+        values = torch.stack([flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) for index, _ in corners])
+        weights = torch.stack([weight[:, None] for _, weight in corners]).expand(values.shape)
+        parts.append(_largest_share(values, weights))
+    return torch.cat(parts, 2).reshape(batch, labels.shape[1], *points.shape[2:])
+
+
+def _largest_share(values: Tensor, weights: Tensor) -> Tensor:
+    """The value with the largest sum of weights over axis 0, the smaller on a tie: (K, ...) twice to (...)."""
+    out = values[0].clone()
+    mixed = (values != out).any(0)
+    values, weights = values[:, mixed], weights[:, mixed]
+    shares = torch.stack([(weights * (values == value)).sum(0) for value in values])
+    winners = shares == shares.amax(0)
+    out[mixed] = torch.where(winners, values, values.amax(0)).amin(0)
     return out
 
 
@@ -126,12 +144,21 @@ def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, outside: Ou
     if outside == "edge":
         limit = torch.tensor(shape, dtype=points.dtype, device=points.device)[:, None] - 1
         points = torch.minimum(points.clamp_min(0), limit)
-    base = points.detach().floor()
-    fraction = points - base
     flat = values.flatten(2)
     count = int(torch.tensor(shape).prod())
     out = values.new_zeros(batch * channels, count)
     rows = torch.arange(batch * channels, device=values.device)[:, None] * count
+    for index, weight in _corners(points, shape):
+        dealt = (flat * weight[:, None]).reshape(batch * channels, -1)
+        where = index[:, None].expand(batch, channels, -1).reshape(batch * channels, -1) + rows
+        out = out.reshape(-1).index_add(0, where.reshape(-1), dealt.reshape(-1)).reshape(batch * channels, count)
+    return out.reshape(batch, channels, *shape)
+
+
+def _corners(points: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The 2^D voxels around each of (B, D, N) points: flat index and linear weight, (B, N) each; outside weighs zero."""
+    base = points.detach().floor()
+    fraction = points - base
     for corner in product((0, 1), repeat=len(shape)):
         weight = torch.ones_like(fraction[:, 0])
         index = torch.zeros_like(base[:, 0], dtype=torch.long)
@@ -139,7 +166,4 @@ def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, outside: Ou
             at = base[:, axis].long() + bit
             weight = weight * (fraction[:, axis] if bit else 1 - fraction[:, axis]) * ((at >= 0) & (at < n))
             index = index * n + at.clamp(0, n - 1)
-        dealt = (flat * weight[:, None]).reshape(batch * channels, -1)
-        where = index[:, None].expand(batch, channels, -1).reshape(batch * channels, -1) + rows
-        out = out.reshape(-1).index_add(0, where.reshape(-1), dealt.reshape(-1)).reshape(batch * channels, count)
-    return out.reshape(batch, channels, *shape)
+        yield index, weight

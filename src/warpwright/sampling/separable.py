@@ -24,23 +24,24 @@ def along_axis(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
         axis: 0 for the first spatial axis.
 
     Returns:
-        (B, C, *S) with S[axis] replaced by m.
+        (B, C, *S) with S[axis] replaced by m, in the dtype of the field; computed in float32 or better, also under
+        autocast (the rows of a matrix of averages would no longer sum to one).
     """
     shape = list(field.shape)
     n, after = shape[axis + 2], _product(shape[axis + 3 :])
-    if after == 1:
-        out = field.reshape(-1, n) @ matrix.T
-    else:
-        out = matrix @ field.reshape(-1, n, after)
+    dtype = torch.promote_types(field.dtype, torch.float32)
+    matrix, flat = matrix.to(field.device, dtype), field.to(dtype)
+    with torch.autocast(field.device.type, enabled=False):
+        out = flat.reshape(-1, n) @ matrix.T if after == 1 else matrix @ flat.reshape(-1, n, after)
     shape[axis + 2] = matrix.shape[0]
-    return out.reshape(shape)
+    return out.reshape(shape).to(field.dtype)
 
 
 def along_axes(field: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
     """Apply one matrix along each spatial axis; None leaves an axis as it is."""
     for axis, matrix in enumerate(matrices):
         if matrix is not None:
-            field = along_axis(field, matrix.to(field), axis)
+            field = along_axis(field, matrix, axis)
     return field
 
 

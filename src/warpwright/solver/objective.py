@@ -33,6 +33,16 @@ class Objective(ABC):
             (gradient,) = torch.autograd.grad(energy.sum(), at, create_graph=keep)
         return (energy, gradient) if keep else (energy.detach(), gradient)
 
+    def directional(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
+        """Derivative of each energy along `direction`, (B,), differentiable in `params`.
+
+        Its gradient in the parameters is the mixed second derivative times `direction`, what an implicit layer needs.
+        """
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(at, *params).sum(), at, create_graph=True)
+            return (gradient * direction.detach()).flatten(1).sum(1)
+
 
 class CurvedObjective(Objective):
     """An objective that also knows a positive diagonal approximation of its Hessian, for Gauss-Newton."""

@@ -11,6 +11,8 @@ from warpwright.transforms.transform import (
     Transform,
     VelocityField,
     displacement_on,
+    expanded,
+    residual_of,
     split,
 )
 from warpwright.transforms.velocity import exp, log
@@ -28,10 +30,12 @@ __all__ = [
     "control_shape",
     "displacement_on",
     "exp",
+    "expanded",
     "fit_bspline",
     "inverse_residual",
     "invert",
     "log",
     "resample",
+    "residual_of",
     "split",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpwright.geometry import Grid, Image, identity_points
 from warpwright.sampling import inside, sample, sample_labels, sample_nearest
-from warpwright.transforms.transform import SLAB, Transform
+from warpwright.transforms.transform import SLAB, Transform, expanded
 
 __all__ = ["Interpolation", "resample"]
 
@@ -42,12 +42,12 @@ def resample(
         background: value where the point is more than half a voxel outside the image, as in ITK.
 
     Returns:
-        An `Image` on `grid` with the name of the input.
+        An `Image` on `grid` with the name of the input, on the device of its data.
     """
-    source = image.data[None]
+    source, transform = image.data[None], expanded(transform)
     dtype = torch.float32 if interpolation == "linear" else source.dtype
-    out = torch.full((image.channels, grid.size), background, dtype=dtype)
-    flat = identity_points(grid.shape, dtype=torch.float32, device=torch.device("cpu"))[0].flatten(1)
+    out = torch.full((image.channels, grid.size), background, dtype=dtype, device=source.device)
+    flat = identity_points(grid.shape, dtype=torch.float32, device=source.device)[0].flatten(1)
     for begin in range(0, grid.size, SLAB):
         world = grid.to_world(flat[:, begin : begin + SLAB].T.to(torch.float64))
         at = image.grid.to_voxel(transform(world)).T[None].contiguous()

@@ -2,7 +2,8 @@
 
 `f @ g` is `x -> f(g(x))` for every pair. A registration maps points of the fixed image to points of the moving image
 (so it resamples the moving image onto the fixed grid) and is kept as `Affine @ DisplacementField`: the displacement acts
-first, in the fixed grid's frame. Points are float64 tensors (N, D).
+first, in the fixed grid's frame. Points are float64 tensors (N, D), on any device; what a transform reads may lie on
+another one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ from warpwright.transforms.bspline import bspline_displacement
 from warpwright.transforms.displacement import invert
 from warpwright.transforms.velocity import exp
 
-__all__ = ["Affine", "BSplineField", "Composite", "DisplacementField", "Transform", "VelocityField", "displacement_on", "split"]
+__all__ = [
+    "Affine",
+    "BSplineField",
+    "Composite",
+    "DisplacementField",
+    "Transform",
+    "VelocityField",
+    "displacement_on",
+    "expanded",
+    "residual_of",
+    "split",
+]
 
 SLAB = 1 << 19  # points worked on at a time, so that float64 temporaries stay small
 
@@ -35,16 +47,27 @@ class Transform(ABC):
     def dim(self) -> int:
         """Number of axes."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the map lie; the CPU if it has none."""
+        return torch.device("cpu")
+
     @abstractmethod
     def __call__(self, points: Tensor) -> Tensor:
         """Map world points: (N, D) float64, mm, to (N, D)."""
 
     @abstractmethod
     def inverse(self) -> Transform:
-        """The map back; numerical for fields (see `invert` for its residual)."""
+        """The map back; numerical for fields (`residual_of` tells how good)."""
 
     def __matmul__(self, other: Transform) -> Transform:
-        """`(f @ g)(x) = f(g(x))`; neighbouring affines are multiplied."""
+        """`(f @ g)(x) = f(g(x))`; neighbouring affines are multiplied.
+
+        Raises:
+            BadInput: the two differ in their number of axes.
+        """
+        if self.dim != other.dim:
+            raise BadInput(f"transforms that are composed need the same number of axes, got {self.dim} and {other.dim}")
         parts = [*_parts(self), *_parts(other)]
         joined: list[Transform] = []
         for part in parts:
@@ -56,7 +79,20 @@ class Transform(ABC):
 
 
 def _parts(transform: Transform) -> tuple[Transform, ...]:
-    return transform.parts if isinstance(transform, Composite) else (transform,)
+    if not isinstance(transform, Composite):
+        return (transform,)
+    return tuple(inner for part in transform.parts for inner in _parts(part))
+
+
+def residual_of(transform: Transform) -> float:
+    """The largest `residual` of the displacement fields in a transform, voxels of their grids; 0 without one."""
+    return max((part.residual for part in _parts(transform) if isinstance(part, DisplacementField)), default=0.0)
+
+
+def expanded(transform: Transform) -> Transform:
+    """The same map with every velocity replaced by its flow, for many calls: a velocity is integrated in each call."""
+    parts = tuple(part.displacement_field() if isinstance(part, VelocityField) else part for part in _parts(transform))
+    return parts[0] if len(parts) == 1 else Composite(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +114,9 @@ class Affine(Transform):
             raise BadInput(f"an affine is a 3 x 3 or 4 x 4 homogeneous matrix, got shape {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise BadInput("an affine must be finite, it holds NaN or inf")
-        if abs(np.linalg.det(matrix[:-1, :-1])) < 1e-9:
-            raise BadInput("an affine must be invertible, it is singular")
+        steps = np.linalg.norm(matrix[:-1, :-1], axis=0)
+        if not steps.all() or abs(np.linalg.det(matrix[:-1, :-1] / steps)) < 1e-9:
+            raise BadInput("an affine must be invertible, it is singular (columns are zero or parallel)")
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
@@ -106,6 +143,8 @@ class DisplacementField(Transform):
     Args:
         displacement: (D, *S), voxels of the grid, axis order.
         grid: where the S voxels are.
+        residual: of a field that is a numerical inverse: how far it leads from where it should, at worst, voxels (see
+            `invert`); 0 for any other field.
 
     Raises:
         BadInput: the field does not fit the grid.
@@ -113,6 +152,7 @@ class DisplacementField(Transform):
 
     displacement: Tensor
     grid: Grid
+    residual: float = 0.0
 
     def __post_init__(self) -> None:
         if tuple(self.displacement.shape) != (self.grid.dim, *self.grid.shape):
@@ -129,8 +169,13 @@ class DisplacementField(Transform):
         voxels = self.grid.to_voxel(points)
         return self.grid.to_world(voxels + _sample_field(self.displacement, voxels))
 
+    @property
+    def device(self) -> torch.device:
+        return self.displacement.device
+
     def inverse(self) -> DisplacementField:
-        return DisplacementField(invert(self.displacement[None])[0][0], self.grid)
+        inverse, residual = invert(self.displacement[None])
+        return DisplacementField(inverse[0], self.grid, residual)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +195,10 @@ class VelocityField(Transform):
     @property
     def dim(self) -> int:
         return self.grid.dim
+
+    @property
+    def device(self) -> torch.device:
+        return self.velocity.device
 
     def displacement_field(self) -> DisplacementField:
         """The dense field of the flow."""
@@ -180,6 +229,10 @@ class BSplineField(Transform):
     def dim(self) -> int:
         return self.grid.dim
 
+    @property
+    def device(self) -> torch.device:
+        return self.control.device
+
     def displacement_field(self) -> DisplacementField:
         """The spline evaluated at every voxel."""
         return DisplacementField(bspline_displacement(self.control[None], self.grid.shape, self.knots)[0], self.grid)
@@ -191,7 +244,7 @@ class BSplineField(Transform):
         base = place.floor()
         t = place - base
         weights = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3]) / 6
-        flat = self.control.flatten(1).to(voxels.dtype)
+        flat = self.control.flatten(1).to(voxels)
         total = torch.zeros_like(voxels)
         for offset in product(range(4), repeat=self.dim):
             weight = torch.ones_like(voxels[:, 0])
@@ -223,6 +276,11 @@ class Composite(Transform):
     def dim(self) -> int:
         return self.parts[0].dim
 
+    @property
+    def device(self) -> torch.device:
+        devices = [part.device for part in self.parts]
+        return next((device for device in devices if device.type != "cpu"), devices[0])
+
     def __call__(self, points: Tensor) -> Tensor:
         for part in reversed(self.parts):
             points = part(points)
@@ -234,15 +292,19 @@ class Composite(Transform):
 
 def _sample_field(field: Tensor, voxels: Tensor) -> Tensor:
     """A (D, *S) field at (N, D) voxel points, zero outside the grid: (N, D)."""
-    at = voxels.T[None].contiguous()
+    at = voxels.T[None].contiguous().to(field.device)
     known = inside(at, tuple(field.shape[1:]))
-    return (sample(field[None], at.to(field.dtype)) * known)[0].T.to(voxels.dtype)
+    return (sample(field[None], at.to(torch.promote_types(field.dtype, torch.float32))) * known)[0].T.to(voxels)
 
 
 def displacement_on(transform: Transform, grid: Grid) -> Tensor:
-    """The whole map as one field: (D, *S) float32, voxels of `grid`, `u(x) = grid.to_voxel(transform(x)) - x`."""
-    out = torch.empty(grid.dim, grid.size, dtype=torch.float32)
-    flat = identity_points(grid.shape, dtype=torch.float32, device=torch.device("cpu"))[0].flatten(1)
+    """The whole map as one field: (D, *S) float32, voxels of `grid`, `u(x) = grid.to_voxel(transform(x)) - x`.
+
+    On the device of the transform.
+    """
+    transform = expanded(transform)
+    out = torch.empty(grid.dim, grid.size, dtype=torch.float32, device=transform.device)
+    flat = identity_points(grid.shape, dtype=torch.float32, device=transform.device)[0].flatten(1)
     for begin in range(0, grid.size, SLAB):
         voxels = flat[:, begin : begin + SLAB].T.to(torch.float64)
         mapped = grid.to_voxel(transform(grid.to_world(voxels)))

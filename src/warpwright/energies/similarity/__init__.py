@@ -5,5 +5,6 @@ from warpwright.energies.similarity.lncc import LNCC
 from warpwright.energies.similarity.mind import MIND
 from warpwright.energies.similarity.mse import MSE
 from warpwright.energies.similarity.mutual_information import MutualInformation
+from warpwright.energies.similarity.weighted import Term, WeightedSum
 
-__all__ = ["LNCC", "MIND", "MSE", "MutualInformation", "Pointwise", "Similarity", "reduce"]
+__all__ = ["LNCC", "MIND", "MSE", "MutualInformation", "Pointwise", "Similarity", "Term", "WeightedSum", "reduce"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Similarity(ABC):
             (B,), lower is better.
         """
 
-    def for_spacing(self, spacing: Sequence[float]) -> Similarity:
+    def for_spacing(self, spacing: Sequence[float]) -> Self:
         """The same similarity for voxels of this size (mm); windows may adapt. Default: unchanged."""
         return self
 
@@ -98,6 +98,7 @@ class Similarity(ABC):
         if moving_weight is not None:
             follow = sample(moving_weight, points.detach(), outside="zero")
             weight = follow if weight is None else weight * follow
+        del points  # as large as the displacement, and not needed while the energy is computed
         return self.similarity(moved, fixed, weight)
 
 

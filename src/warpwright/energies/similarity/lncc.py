@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Similarity, reduce
+from warpwright.errors import BadInput
 from warpwright.geometry import spatial
 from warpwright.sampling import box_sum, gaussian_sum
 
@@ -18,7 +19,7 @@ __all__ = ["LNCC"]
 
 @dataclass(frozen=True, kw_only=True)
 class LNCC(Similarity):
-    """One minus the mean squared local correlation, `1 - mean((cov + e)^2 / ((var_moved + e) (var_fixed + e)))`; in [0, 1].
+    """One minus the mean squared local correlation, `1 - mean((|cov| + e)^2 / ((var_moved + e) (var_fixed + e)))`; in [0, 1].
 
     Every window counts only what lies inside the image and is weighted by the mask (normalised at borders). With `e` the
     `epsilon`, windows whose standard deviation is below `sqrt(e)` count as structureless and pull at nothing. It is added
@@ -38,7 +39,12 @@ class LNCC(Similarity):
     window: Literal["box", "gaussian"] = "box"
     epsilon: float = 1e-4
 
-    def for_spacing(self, spacing: Sequence[float]) -> LNCC:
+    def __post_init__(self) -> None:
+        radii = self.radius if isinstance(self.radius, tuple) else (self.radius,)
+        if min(radii) < 0 or max(radii) < 1 or self.epsilon <= 0:
+            raise BadInput(f"LNCC needs radius >= 1 and epsilon > 0, got radius = {self.radius}, epsilon = {self.epsilon}")
+
+    def for_spacing(self, spacing: Sequence[float]) -> Self:
         """The same window in millimetres along every axis: `radius` counts voxels of the finest axis."""
         if not isinstance(self.radius, int):
             return self
@@ -68,9 +74,9 @@ class LNCC(Similarity):
         var_fixed = self.window_sum(weighted_fixed * fixed) / count - mean_fixed.square()
         var_moved = self.window_sum(weighted_moved * moved) / count - mean_moved.square()
         noise = self.epsilon
-        return _Moments(
-            count, mean_fixed, mean_moved, covariance + noise, var_fixed.clamp_min(0) + noise, var_moved.clamp_min(0) + noise
-        )
+        covariance = torch.where(covariance < 0, covariance - noise, covariance + noise)
+        var_fixed, var_moved = var_fixed.clamp_min(0) + noise, var_moved.clamp_min(0) + noise
+        return _Moments(count, mean_fixed, mean_moved, covariance, var_fixed, var_moved)
 
     def window_sum(self, field: Tensor) -> Tensor:
         """Sum over the window around every voxel, cut at the border; its own adjoint."""
@@ -80,7 +86,7 @@ class LNCC(Similarity):
 
 
 class _Moments(NamedTuple):
-    """Per window: sum of weights, means, and covariance and variances with the noise added."""
+    """Per window: sum of weights, means, covariance and variances, all three with the noise added."""
 
     weights: Tensor
     mean_fixed: Tensor

@@ -10,8 +10,10 @@ Source: Heinrich et al., Towards realtime multimodal fusion for image-guided int
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -35,40 +37,52 @@ class MIND(Pointwise):
     through the bounds of V, faintly the whole image).
 
     Args:
-        radius: of the patch, a box of 2 radius + 1 voxels, >= 0.
-        dilation: distance of the neighbours, voxels, >= 1.
+        radius: of the patch, a box of 2 radius + 1 voxels, >= 0. One number, or one for each axis.
+        dilation: distance of the neighbours, voxels, >= 1. One number, or one for each axis.
 
     Raises:
         BadInput: a setting is out of range.
     """
 
-    radius: int = 1
-    dilation: int = 1
+    radius: int | tuple[int, ...] = 1
+    dilation: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.dilation < 1:
+        radius, dilation = ((s,) if isinstance(s, int) else s for s in (self.radius, self.dilation))
+        if min(radius) < 0 or min(dilation) < 1:
             raise BadInput(f"MIND needs radius >= 0 and dilation >= 1, got radius = {self.radius}, dilation = {self.dilation}")
+
+    def for_spacing(self, spacing: Sequence[float]) -> Self:
+        """The same lengths in millimetres: numbers count voxels of the finest axis; a neighbour is at least one voxel away."""
+        ratios = [min(spacing) / s for s in spacing]
+        radius, dilation = self.radius, self.dilation
+        if isinstance(radius, int):
+            radius = tuple(round(radius * ratio) for ratio in ratios)
+        if isinstance(dilation, int):
+            dilation = tuple(max(round(dilation * ratio), 1) for ratio in ratios)
+        return replace(self, radius=radius, dilation=dilation)
 
     def residual_map(self, moved: Tensor, fixed: Tensor) -> Tensor:
         difference = descriptor(moved, self.radius, self.dilation) - descriptor(fixed, self.radius, self.dilation)
         return difference.square().mean(1, keepdim=True)
 
 
-def descriptor(image: Tensor, radius: int = 1, dilation: int = 1) -> Tensor:
+def descriptor(image: Tensor, radius: int | tuple[int, ...] = 1, dilation: int | tuple[int, ...] = 1) -> Tensor:
     """MIND-SSC descriptor of every channel of an image.
 
     Args:
         image: (B, C, *S).
-        radius: of the patch, voxels.
-        dilation: distance of the neighbours, voxels.
+        radius: of the patch, voxels; one number, or one for each axis.
+        dilation: distance of the neighbours, voxels; one number, or one for each axis.
 
     Returns:
         (B, C * K, *S) in (0, 1], the largest of each channel's K = 2 D (D - 1) is 1; all 1 where the image is constant.
     """
     shape = spatial(image)
     alone = image.reshape(-1, 1, *shape)
-    box = (radius,) * len(shape)
-    total = box_sum(_pair_differences(alone, dilation), box)  # d_k times the number of voxels in the patch
+    box = _for_axes(radius, len(shape))
+    pairs = _pair_differences(alone, _for_axes(dilation, len(shape)))
+    total = box_sum(pairs, box)  # d_k times the number of voxels in the patch
     count = box_sum(torch.ones_like(alone[:1]), box)
     distance = total - total.amin(1, keepdim=True)
     variance = distance.mean(1, keepdim=True) / count
@@ -79,15 +93,19 @@ def descriptor(image: Tensor, radius: int = 1, dilation: int = 1) -> Tensor:
     return out.reshape(len(image), -1, *shape)
 
 
-def _pair_differences(image: Tensor, dilation: int) -> Tensor:
+def _for_axes(setting: int | tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return (setting,) * dim if isinstance(setting, int) else setting
+
+
+def _pair_differences(image: Tensor, dilation: Sequence[int]) -> Tensor:
     """Squared differences of the pairs of neighbours: (B, 1, *S) to (B, K, *S)."""
     shape = spatial(image)
-    padded = F.pad(image, (dilation,) * (2 * len(shape)), mode="replicate")
-    neighbours = [(axis, 2 * dilation * side) for axis in range(len(shape)) for side in (0, 1)]
+    padded = F.pad(image, [d for d in reversed(dilation) for _ in (0, 1)], mode="replicate")
+    neighbours = [(axis, 2 * dilation[axis] * side) for axis in range(len(shape)) for side in (0, 1)]
 
     def shifted(axis: int, start: int) -> Tensor:
-        index = [slice(start if a == axis else dilation, (start if a == axis else dilation) + n) for a, n in enumerate(shape)]
-        return padded[(slice(None), slice(None), *index)]
+        begins = [start if a == axis else d for a, d in enumerate(dilation)]
+        return padded[(slice(None), slice(None), *(slice(begin, begin + n) for begin, n in zip(begins, shape, strict=True)))]
 
     pairs = [(one, two) for one, two in combinations(neighbours, 2) if one[0] != two[0]]
     return torch.cat([(shifted(*one) - shifted(*two)).square() for one, two in pairs], 1)

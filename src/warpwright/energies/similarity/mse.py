@@ -20,5 +20,7 @@ class MSE(Pointwise):
         return (moved - fixed).square().mean(1, keepdim=True)
 
     def curvature(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        """As the base; divided by the sum of the weights that it is given, as the energy is; zero where they all are."""
         ones = torch.ones_like(fixed[:, :1]) if weight is None else weight
-        return 2 * ones / ones.flatten(1).sum(1).reshape(-1, *(1,) * (fixed.ndim - 1))
+        size = ones.flatten(1).sum(1).reshape(-1, *(1,) * (fixed.ndim - 1))
+        return 2 * ones / torch.where(size > 0, size, torch.ones_like(size))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from warpwright.errors import BadInput
 from warpwright.solver.algorithms.base import FirstOrder, State, bounded, longest, tiny
 
 __all__ = ["Adam"]
@@ -33,6 +34,10 @@ class Adam(FirstOrder):
     beta1: float = 0.9
     beta2: float = 0.99
     damping: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not (self.length > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.damping >= 0):
+            raise BadInput(f"Adam needs length > 0, betas in [0, 1) and damping >= 0, got {self}")
 
     def init(self, x: Tensor) -> State:
         return x.new_zeros(()), x.new_zeros(x.shape), x.new_zeros(x[:, :1].shape)

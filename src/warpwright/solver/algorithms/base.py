@@ -81,7 +81,9 @@ class FirstOrder(Solver):
         retract: Retract,
     ) -> tuple[Tensor, Tensor, State]:
         energy, gradient = objective.value_and_gradient(x, *params)
-        update, state = self.update(precondition(gradient), state)
+        gradient = precondition(gradient)
+        update, state = self.update(gradient, state)
+        del gradient  # large, and not needed while the update is applied
         return retract(x, update), energy, state
 
 

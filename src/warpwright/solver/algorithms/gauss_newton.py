@@ -32,6 +32,10 @@ class GaussNewton(Solver):
     length: float = 2.0
     damping: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not (self.length > 0 and self.damping >= 0):
+            raise BadInput(f"Gauss-Newton needs length > 0 and damping >= 0, got {self}")
+
     def init(self, x: Tensor) -> State:
         return ()
 

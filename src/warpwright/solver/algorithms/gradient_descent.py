@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from warpwright.errors import BadInput
 from warpwright.solver.algorithms.base import FirstOrder, State, longest, tiny
 
 __all__ = ["GradientDescent"]
@@ -22,6 +23,10 @@ class GradientDescent(FirstOrder):
     """
 
     length: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.length > 0):
+            raise BadInput(f"gradient descent needs length > 0, got {self}")
 
     def init(self, x: Tensor) -> State:
         return ()

@@ -37,6 +37,10 @@ class LBFGS(Solver):
     decrease: float = 1e-4
     halvings: int = 12
 
+    def __post_init__(self) -> None:
+        if not (self.length > 0 and self.memory >= 1 and self.halvings >= 1):
+            raise BadInput(f"L-BFGS needs length > 0, memory >= 1 and halvings >= 1, got {self}")
+
     def init(self, x: Tensor) -> State:
         return ()
 
