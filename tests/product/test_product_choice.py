@@ -88,7 +88,10 @@ def test_a_flag_and_a_file_that_contradict_each_other(flags, text, words, tmp_pa
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("similarity = 3", ".similarity: expected a table with a key 'kind' (one of lncc, mse, mutualinformation, mind, weightedsum)"),
+        (
+            "similarity = 3",
+            ".similarity: expected a table with a key 'kind' (one of lncc, mse, mutualinformation, mind, weightedsum)",
+        ),
         ('[similarity]\nkind = "mi"', "did you mean 'mutualinformation'?"),
         ("tolerance = nan", ".tolerance: expected a finite number, found nan"),
         ("tolerance = inf", ".tolerance: expected a finite number, found inf"),

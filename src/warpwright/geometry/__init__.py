@@ -4,6 +4,7 @@ from warpwright.geometry.coordinates import affine_points, identity_points, move
 from warpwright.geometry.derivatives import determinant, divergence, gradient, jacobian, jacobian_determinant, world_gradient
 from warpwright.geometry.grid import Grid, transform_points
 from warpwright.geometry.image import Image
+from warpwright.geometry.precision import full_precision
 
 __all__ = [
     "Grid",
@@ -11,6 +12,7 @@ __all__ = [
     "affine_points",
     "determinant",
     "divergence",
+    "full_precision",
     "gradient",
     "identity_points",
     "jacobian",

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warpwright.geometry.precision import full_precision
+
 __all__ = ["affine_points", "identity_points", "moved_points", "spatial"]
 
 
@@ -40,7 +42,7 @@ def affine_points(matrix: np.ndarray | Tensor, points: Tensor) -> Tensor:
     batch = max(len(m), len(points))
     flat = points.flatten(2).expand(batch, -1, -1)
     linear, shift = m[:, :dim, :dim].expand(batch, -1, -1), m[:, :dim, dim:].expand(batch, -1, -1)
-    with torch.autocast(points.device.type, enabled=False):
+    with full_precision(points):
         out = torch.baddbmm(shift, linear, flat)
     return out.reshape(batch, *points.shape[1:])
 

@@ -17,8 +17,8 @@ from warpwright.sampling import warp
 __all__ = ["best_start", "centred", "overlap", "start_factor"]
 
 ENOUGH = 1000  # voxels of the level that starts are scored on
-KEPT = 4  # candidates refined
-REFINEMENT = 12  # steps of each
+KEPT = 3  # turns refined
+REFINEMENT = 6  # steps of each
 LEAST_OVERLAP = 0.25  # share of the smaller image that a start must cover
 MARGIN = 0.02  # a turn must beat the untouched orientation by this share of the energy
 

@@ -85,6 +85,7 @@ STEPS: dict[Preset, tuple[int, ...]] = {
 }
 # weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to
 BENDING: dict[SimilarityName, float] = {"lncc": 3.0, "mse": 0.05, "mi": 3.0, "mind": 0.5}
+COARSE = (8, 4, 2)  # levels of a linear stage that another one refines
 TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
 
@@ -125,7 +126,7 @@ def preset(
     return Settings(
         similarity=similarities[named],
         start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
-        linear=tuple(Linear(kind=kind) for kind in stages),
+        linear=tuple(Linear(kind=k) if k == stages[-1] else Linear(kind=k, levels=COARSE) for k in stages),
         deformable=None if linear_only else families(unit, tuning, BENDING[named])[transform],
         steps=STEPS[name],
         tolerance=TOLERANCE[name],

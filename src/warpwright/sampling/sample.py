@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from warpwright.geometry import full_precision
+
 __all__ = ["Outside", "inside", "sample", "sample_labels", "sample_nearest", "splat"]
 
 Outside = Literal["edge", "zero"]
@@ -53,7 +55,7 @@ def _slabs(count: int) -> int:
 def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     """`points` is (B, D, N)."""
     dim = points.shape[1]
-    with torch.autocast(points.device.type, enabled=False):
+    with full_precision(points):
         size = image.shape[2:]
         grid = torch.stack([(2 * points[:, d] + 1) / size[d] - 1 for d in reversed(range(dim))], -1)  # normalised coordinates
         grid = grid.reshape(len(grid), *(1,) * (dim - 1), -1, dim)

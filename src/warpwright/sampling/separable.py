@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from warpwright.geometry import full_precision
+
 __all__ = ["along_axes", "along_axis", "box_matrix", "bspline_matrix", "gaussian_matrix", "linear_matrix"]
 
 
@@ -31,7 +33,7 @@ def along_axis(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     n, after = shape[axis + 2], _product(shape[axis + 3 :])
     dtype = torch.promote_types(field.dtype, torch.float32)
     matrix, flat = matrix.to(field.device, dtype), field.to(dtype)
-    with torch.autocast(field.device.type, enabled=False):
+    with full_precision(field):
         out = flat.reshape(-1, n) @ matrix.T if after == 1 else matrix @ flat.reshape(-1, n, after)
     shape[axis + 2] = matrix.shape[0]
     return out.reshape(shape).to(field.dtype)

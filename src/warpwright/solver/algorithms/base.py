@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,8 +29,7 @@ def add(x: Tensor, update: Tensor) -> Tensor:
 
 def longest(x: Tensor) -> Tensor:
     """Length of the longest vector of each sample: (B, D, ...) to (B, 1, ...), vectors along axis 1."""
-    lengths = cast(Tensor, x.norm(dim=1))  # pyright: ignore[reportUnknownMemberType]: torch does not annotate it
-    length = lengths.reshape(len(x), -1).amax(1)
+    length = x.square().sum(1).reshape(len(x), -1).amax(1).sqrt()
     return length.reshape(-1, *(1,) * (x.ndim - 1))
 
 
