@@ -12,7 +12,7 @@ from warpwright.io.image import read_image, read_labels, write_image
 from warpwright.io.points import Points, read_points, write_points
 from warpwright.io.transform import own_grid
 from warpwright.product.choices import Header, Side, Space
-from warpwright.product.inputs import outside
+from warpwright.product.inputs import outside_note
 from warpwright.product.output import check_file
 from warpwright.product.source import Source, load_source
 from warpwright.transforms import Transform, resample
@@ -174,8 +174,4 @@ def outside_sentence(name: str, points: Points, through: Transform, grid: Grid |
         grid: of their image, if known.
     """
     known = grid if grid is not None else own_grid(through)
-    names = () if known is None else outside(points, known)
-    if not names:
-        return ()
-    listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-    return (f"{name}: {len(names)} of {len(points.world)} points lie outside the image ({listed}), their place is a guess",)
+    return () if known is None else outside_note(name, points, known)

@@ -69,9 +69,10 @@ def _is_field(path: Path) -> bool:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return False
     import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         header: Any = nib.load(path).header
-    except Exception:
+    except (OSError, EOFError, ValueError, ImageFileError):
         return False
     return int(header.get("intent_code", 0)) in (1006, 1007)
