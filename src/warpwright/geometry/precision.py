@@ -13,4 +13,5 @@ __all__ = ["full_precision"]
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the tensor's device; nothing at all where autocast is off, as entering it costs time."""
     kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    known = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if known and torch.is_autocast_enabled(kind) else nullcontext()
