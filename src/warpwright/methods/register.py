@@ -26,6 +26,7 @@ from warpwright.transforms import Affine, DisplacementField, Transform, invert, 
 __all__ = ["register_pair"]
 
 Report = Callable[[Progress], None]
+LARGE = 1 << 21  # voxels of a level that is worth giving memory back for in every step
 MEETING = 0.01  # overlap below which two images do not meet
 
 
@@ -208,12 +209,18 @@ class _Run:
             reference = objective.data_term(_still(level), *objective.images)
         name = f"{type(family).__name__.lower()} 1/{factor}"
         start = family.parameters(carried, scale)
+
+        def precondition(gradient: Tensor) -> Tensor:
+            if level.grid.size > LARGE:
+                give_back()  # what the energy needed, before the update asks for other sizes
+            return family.precondition(gradient, scale)
+
         solution = minimise(
             objective,
             start,
             objective.images,
             solver=family.solver,
-            precondition=lambda g: family.precondition(g, scale),
+            precondition=precondition,
             retract=add if family.additive else lambda x, update: family.retract(x, update, scale),
             max_steps=steps,
             tolerance=self.settings.tolerance,

@@ -60,8 +60,8 @@ def _splatted(displacement: Tensor) -> Tensor:
     """-u carried to where it leads, averaged; -u itself where nothing arrives."""
     shape = spatial(displacement)
     points = identity_points(shape, dtype=displacement.dtype, device=displacement.device) + displacement
-    values = torch.cat([-displacement, torch.ones_like(displacement[:, :1])], 1)
-    carried = splat(values, points, shape, outside="zero")
+    values = [-displacement[:, d : d + 1] for d in range(len(shape))] + [torch.ones_like(displacement[:, :1])]
+    carried = torch.cat([splat(value, points, shape, outside="zero") for value in values], 1)  # one at a time: less memory
     return torch.where(carried[:, -1:] > 0.1, carried[:, :-1] / carried[:, -1:].clamp_min(0.1), -displacement)
 
 
