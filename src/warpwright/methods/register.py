@@ -84,9 +84,10 @@ def register_pair(
         field, inverse, residual = run.deformable(settings.deformable, affine, displacement)
         forward = Affine(affine) @ DisplacementField(field[0].cpu(), fixed.grid)
         backward = DisplacementField(inverse[0].cpu(), fixed.grid, residual) @ Affine(affine).inverse()
-    after, overlapping = run.energy(affine, field), run.overlap(affine, field)
+    after, overlapping, stages = run.energy(affine, field), run.overlap(affine, field), tuple(run.stages)
+    del run  # the normalised images
     give_back()
-    return Registration(forward, backward, residual, tuple(run.stages), before, after, overlapping)
+    return Registration(forward, backward, residual, stages, before, after, overlapping)
 
 
 def _check(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, initial: Transform | None) -> None:
