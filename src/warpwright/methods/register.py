@@ -185,17 +185,20 @@ class _Run:
         """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual."""
         kept = level_factors(self.settings.levels, self.grid)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
-        begun = displacement if displacement is not None else _still(self.finest)
-        carried, factors = family.lift(begun), self.finest.factors
+        if displacement is None:
+            coarsest = make_level(self.pair, kept[0])
+            carried, factors = _still(coarsest), coarsest.factors
+        else:
+            carried, factors = family.lift(displacement), self.finest.factors
         for factor in kept:
             level = make_level(self.pair, factor)
             carried = resize_displacement(carried, factors, level.grid.shape, level.factors)
             carried = self._deform(level, factor, family, affine, carried, schedule[factor])
             factors = level.factors
         field = family.lower(resize_displacement(carried, factors, self.grid.shape, self.finest.factors))
-        before, after = self.energy(affine, begun), self.energy(affine, field)
+        before, after = self.energy(affine, displacement), self.energy(affine, field)
         if not after <= before:
-            field = begun
+            field = displacement if displacement is not None else _still(self.finest)
             self.stages.append(Stage("deformable", 0.0, 0, before, before, "undone: it did not improve the finest level"))
         give_back()
         return field, *invert(field)
