@@ -96,7 +96,8 @@ def test_no_graph_without_an_adjoint(convex: Convex, p: Tensor, solver: Solver) 
     assert torch.is_grad_enabled()
     unrolled = _solve(convex, p, solver, 5)
     assert unrolled.requires_grad
-    assert torch.equal(unrolled.detach(), minimise(convex, torch.zeros_like(p), (p,), solver=solver, max_steps=5).value)
+    plain = minimise(convex, torch.zeros_like(p), (p,), solver=solver, max_steps=5).value
+    torch.testing.assert_close(unrolled.detach(), plain, rtol=1e-14, atol=1e-14)  # a kernel rounds products and sums at once
 
 
 def _alive() -> int:

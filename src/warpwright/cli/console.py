@@ -14,7 +14,9 @@ from warpwright.product.output import plain
 if TYPE_CHECKING:
     from warpwright.methods import Progress
 
-__all__ = ["command_line", "progress", "say", "say_json", "warn"]
+__all__ = ["command_line", "progress", "say", "say_json", "tell_memory", "warn"]
+
+LARGE = 1e9  # bytes, from which a person should know before the work starts
 
 
 def say(lines: Iterable[str]) -> None:
@@ -30,6 +32,12 @@ def say_json(value: Mapping[str, Any]) -> None:
 def warn(sentences: Iterable[str]) -> None:
     """Lines on standard error."""
     sys.stderr.writelines(f"warpwright: warning: {sentence}\n" for sentence in sentences)
+
+
+def tell_memory(needed: int) -> None:
+    """A line on standard error before a large job starts."""
+    if needed >= LARGE:
+        sys.stderr.write(f"up to about {needed / 1e9:.1f} GB of memory will be needed\n")
 
 
 def command_line() -> str:

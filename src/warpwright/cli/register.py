@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warpwright.cli.console import command_line, progress, say, say_json, warn
+from warpwright.cli.console import command_line, progress, say, say_json, tell_memory, warn
 from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
 from warpwright.product.output import check_folder
 
@@ -93,6 +93,7 @@ def register(
     if dry_run:
         say_json({**plan.to_mapping(), "notes": plan.notes})
         return
+    tell_memory(plan.memory)
     with progress() as listen:
         result = plan.run(listen)
     result.save(output, force=force, command=command_line())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
-from warpwright.geometry import Grid, identity_points, jacobian_determinant
+from warpwright.geometry import Grid, affine_points, identity_points, jacobian_determinant, moved_points
 from warpwright.sampling import inside
-from warpwright.transforms import Affine, BSplineField, Composite, DisplacementField, Transform, VelocityField
+from warpwright.transforms import Affine, BSplineField, Composite, DisplacementField, Transform, VelocityField, compose
 from warpwright.transforms.transform import SLAB
 
 __all__ = ["crop_border", "folding", "inverse_consistency"]
+
+STILL = 1e-9  # an affine that differs less from the identity moves nothing
 
 
 def folding(displacement: Tensor, *, border: int = 1) -> dict[str, float]:
@@ -67,7 +71,38 @@ def inverse_consistency(forward: Transform, backward: Transform, grid: Grid) -> 
     Returns:
         `mean`, `p95` and `max` of the distance, mm (NaN if no voxel counts), and `counted_percent` of the voxels.
     """
-    parts = [*_parts(backward), *_parts(forward)]
+    parts = _joined([*_parts(backward), *_parts(forward)])
+    fields = [p.displacement[None] for p in parts if isinstance(p, DisplacementField) and p.grid.same_as(grid)]
+    both = len(fields) == len(parts) == 2
+    errors = _of_fields(fields[0], fields[1], grid) if both else _of_points(parts, grid)
+    figures = {"mean": float("nan"), "p95": float("nan"), "max": float("nan")}
+    if errors.size:
+        mean = float(errors.mean(dtype=np.float64))
+        figures = {"mean": mean, "p95": float(np.percentile(errors, 95)), "max": float(errors.max())}
+    return {**figures, "counted_percent": 100.0 * errors.size / grid.size}
+
+
+def _joined(parts: Sequence[Affine | DisplacementField | BSplineField]) -> list[Affine | DisplacementField | BSplineField]:
+    """The same map with neighbouring affines multiplied, and those that move nothing left out."""
+    joined: list[Affine | DisplacementField | BSplineField] = []
+    for part in parts:
+        if joined and isinstance(part, Affine) and isinstance(joined[-1], Affine):
+            joined[-1] = Affine(joined[-1].matrix @ part.matrix)
+        else:
+            joined.append(part)
+    return [p for p in joined if not (isinstance(p, Affine) and np.abs(p.matrix - np.eye(p.dim + 1)).max() < STILL)]
+
+
+def _of_fields(back: Tensor, there: Tensor, grid: Grid) -> np.ndarray:
+    """Distances, mm, of the voxels whose way stays inside the grid, for two fields on it: a composition."""
+    known = inside(moved_points(there), grid.shape)[0, 0]
+    error = compose(back.to(there.dtype), there)
+    world = affine_points(np.block([[grid.affine[:-1, :-1], np.zeros((grid.dim, 1))], [np.eye(grid.dim + 1)[-1:]]]), error)
+    return world[0].square().sum(0).sqrt()[known].cpu().numpy()
+
+
+def _of_points(parts: Sequence[Transform], grid: Grid) -> np.ndarray:
+    """Distances, mm, of the voxels whose way stays inside the grids of the fields, for any parts."""
     voxels = identity_points(grid.shape, dtype=torch.float64, device=torch.device("cpu"))[0].flatten(1).T
     kept: list[np.ndarray] = []
     for start in voxels.split(SLAB):
@@ -78,11 +113,7 @@ def inverse_consistency(forward: Transform, backward: Transform, grid: Grid) -> 
                 known &= inside(part.grid.to_voxel(points).T[None], part.grid.shape)[0, 0]
             points = part(points)
         kept.append((points - begin).norm(dim=1)[known].numpy())
-    errors = np.concatenate(kept)
-    figures = {"mean": float("nan"), "p95": float("nan"), "max": float("nan")}
-    if errors.size:
-        figures = {"mean": float(errors.mean()), "p95": float(np.percentile(errors, 95)), "max": float(errors.max())}
-    return {**figures, "counted_percent": 100.0 * errors.size / grid.size}
+    return np.concatenate(kept)
 
 
 def _parts(transform: Transform) -> list[Affine | DisplacementField | BSplineField]:

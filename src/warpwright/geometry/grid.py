@@ -27,9 +27,15 @@ def transform_points(matrix: np.ndarray, points: Tensor) -> Tensor:
     Returns:
         (..., D) tensor of `matrix @ (p, 1)`, in the dtype and on the device of `points`.
     """
-    dim = points.shape[-1]
     m = torch.tensor(matrix, dtype=points.dtype, device=points.device)
-    return points @ m[:dim, :dim].T + m[:dim, dim]
+    columns = points.unbind(-1)
+    out = torch.empty_like(points, memory_format=torch.contiguous_format)
+    for i in range(len(columns)):  # not a product of matrices, whose bytes the number of threads may change
+        row = columns[0] * m[i, 0]
+        for j in range(1, len(columns)):
+            row.addcmul_(columns[j], m[i, j])
+        out[..., i] = row.add_(m[i, -1])
+    return out
 
 
 @dataclass(frozen=True, eq=False)

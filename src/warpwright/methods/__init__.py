@@ -1,6 +1,7 @@
 """From two images to a map: where images, energies and the solver meet."""
 
 from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
+from warpwright.methods.memory import needed
 from warpwright.methods.register import register_pair
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import (
@@ -31,6 +32,7 @@ __all__ = [
     "Stage",
     "TransformName",
     "Velocity",
+    "needed",
     "preset",
     "register_pair",
 ]

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from warpwright.energies.similarity import Similarity
 from warpwright.geometry import Grid, identity_points
+from warpwright.kernels import total
 from warpwright.methods.levels import Level
 from warpwright.methods.linear import solve_linear
-from warpwright.sampling import warp
+from warpwright.sampling import warp_covered
 
 __all__ = ["best_start", "centred", "overlap", "start_factor"]
 
@@ -47,10 +48,11 @@ def overlap(level: Level, affine: np.ndarray, displacement: Tensor | None = None
     pair = level.pair
     if displacement is None:
         displacement = torch.zeros(1, level.grid.dim, *level.grid.shape, device=pair.fixed.device)
-    seen = warp(pair.moving_weight, displacement, level.matrix(affine), outside="zero")
+    _, seen = warp_covered(pair.moving, displacement, level.matrix(affine), pair.moving_weight)
     fixed_weight = torch.ones_like(seen) if pair.fixed_weight is None else pair.fixed_weight
     voxel_fixed, voxel_moving = (abs(np.linalg.det(g.affine)) for g in (pair.fixed_grid, pair.moving_grid))
-    smaller = min(float(fixed_weight.sum()) * voxel_fixed, float(pair.moving_weight.sum()) * voxel_moving)
+    moving_size = pair.moving_grid.size if pair.moving_weight is None else float(pair.moving_weight.sum())
+    smaller = min(float(fixed_weight.sum()) * voxel_fixed, moving_size * voxel_moving)
     return min(1.0, float((seen * fixed_weight).sum()) * voxel_fixed / max(smaller, 1e-12))
 
 
@@ -136,9 +138,10 @@ def _moments(image: Tensor, weight: Tensor | None, grid: Grid) -> tuple[np.ndarr
     """Centre of mass (D,) and principal axes (D, D, columns, largest spread last) of the intensities, world mm."""
     mass = image.mean(1, keepdim=True) if weight is None else image.mean(1, keepdim=True) * weight
     values = mass.flatten().double()
-    values = values / values.sum().clamp_min(1e-12)
+    values = values / total(values[None]).clamp_min(1e-12)
     voxels = identity_points(grid.shape, dtype=torch.float64, device=image.device)[0].flatten(1).T
     points = grid.to_world(voxels)
-    centre = values @ points
-    spread = (points - centre).T @ ((points - centre) * values[:, None])
+    centre = total(points.T * values)
+    around = (points - centre).T
+    spread = torch.stack([total(around * row * values) for row in around])
     return centre.cpu().numpy(), np.linalg.eigh(spread.cpu().numpy())[1]

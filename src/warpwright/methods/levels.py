@@ -27,7 +27,7 @@ class Pair:
         fixed: (1, C, *S).
         moving: (1, C, *M).
         fixed_weight: (1, 1, *S) or None.
-        moving_weight: (1, 1, *M); one everywhere when no mask was given.
+        moving_weight: (1, 1, *M) or None.
         fixed_grid: where S is.
         moving_grid: where M is.
     """
@@ -35,7 +35,7 @@ class Pair:
     fixed: Tensor
     moving: Tensor
     fixed_weight: Tensor | None
-    moving_weight: Tensor
+    moving_weight: Tensor | None
     fixed_grid: Grid
     moving_grid: Grid
 
@@ -59,12 +59,11 @@ class Level:
 
 def make_pair(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, device: torch.device) -> Pair:
     """Normalise both images by their percentiles inside their masks, and move everything to the device."""
-    weight = None if moving_mask is None else moving_mask.data[None].to(device, torch.float32)
     return Pair(
         normalise(fixed.data, fixed_mask)[None].to(device),
         normalise(moving.data, moving_mask)[None].to(device),
         None if fixed_mask is None else fixed_mask.data[None].to(device, torch.float32),
-        torch.ones(1, 1, *moving.grid.shape, device=device) if weight is None else weight,
+        None if moving_mask is None else moving_mask.data[None].to(device, torch.float32),
         fixed.grid,
         moving.grid,
     )
@@ -101,7 +100,7 @@ def make_level(pair: Pair, factor: int) -> Level:
             downsample(pair.fixed, fixed),
             downsample(pair.moving, moving),
             None if pair.fixed_weight is None else downsample(pair.fixed_weight, fixed),
-            downsample(pair.moving_weight, moving),
+            None if pair.moving_weight is None else downsample(pair.moving_weight, moving),
             pair.fixed_grid.downsample(fixed),
             pair.moving_grid.downsample(moving),
         ),

@@ -1,4 +1,4 @@
-"""Freed memory, given back to the system."""
+"""Memory: what a registration needs, and what was freed given back to the system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ import ctypes
 import sys
 from contextlib import suppress
 
-__all__ = ["give_back"]
+from warpwright.geometry import Grid
+from warpwright.methods.settings import Settings
+
+__all__ = ["give_back", "needed"]
+
+VOXEL = 4  # bytes of a single-precision number
+FIXED = 24  # numbers for each voxel of the fixed image at the highest point, measured
+MOVING = 4  # and for each voxel of the moving image
+
+
+def needed(fixed: Grid, moving: Grid, settings: Settings) -> int:
+    """Bytes that a registration on the CPU takes at its highest point, an estimate.
+
+    Args:
+        fixed: grid of the fixed image.
+        moving: grid of the moving image.
+        settings: what will be done.
+    """
+    dense = FIXED if settings.deformable is not None else 8
+    return VOXEL * (dense * fixed.size + MOVING * moving.size)
 
 
 def give_back() -> None:

@@ -11,7 +11,7 @@ from warpwright.energies.regularity import Regularity
 from warpwright.energies.similarity import Similarity
 from warpwright.geometry import gradient
 from warpwright.methods.levels import Level
-from warpwright.sampling import warp
+from warpwright.sampling import warp_covered
 from warpwright.solver import CurvedObjective
 
 __all__ = ["FieldObjective"]
@@ -63,8 +63,7 @@ class FieldObjective(CurvedObjective):
     def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
         pair, (fixed, moving) = self.level.pair, params
         displacement = self.field(x)
-        moved = warp(moving, displacement, self.matrix)
-        weight = warp(pair.moving_weight, displacement, self.matrix, outside="zero")
+        moved, weight = warp_covered(moving, displacement, self.matrix, pair.moving_weight)
         weight = weight if pair.fixed_weight is None else weight * pair.fixed_weight
         finest = min(self.level.grid.spacing)  # the unit of the parameters of a dense family
         slope = gradient(moved, tuple(s / finest for s in self.level.grid.spacing)).square().sum(2).mean(1, keepdim=True)

@@ -112,9 +112,16 @@ class _Run:
         self.settings = settings
         self.progress = progress
         self.stages: list[Stage] = []
-        self.finest = make_level(pair, 1)
-        self.coarse = make_level(pair, start_factor(pair.fixed_grid))
         self.grid = pair.fixed_grid
+        self.levels: dict[int, Level] = {}
+        self.finest = self.level(1)
+        self.coarse = self.level(start_factor(self.grid))
+
+    def level(self, factor: int) -> Level:
+        """The pair at `factor` times the finest spacing, made once."""
+        if factor not in self.levels:
+            self.levels[factor] = make_level(self.pair, factor)
+        return self.levels[factor]
 
     def energy(self, affine: np.ndarray, displacement: Tensor | None = None) -> float:
         """Similarity at the finest level under a map."""
@@ -161,7 +168,7 @@ class _Run:
                 begin = time.perf_counter()
                 name = f"{stage.kind} 1/{factor}"
                 matrix, solution = solve_linear(
-                    make_level(self.pair, factor),
+                    self.level(factor),
                     stage.kind,
                     matrix,
                     self.settings.similarity,
@@ -186,12 +193,12 @@ class _Run:
         kept = level_factors(self.settings.levels, self.grid)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
         if displacement is None:
-            coarsest = make_level(self.pair, kept[0])
+            coarsest = self.level(kept[0])
             carried, factors = _still(coarsest), coarsest.factors
         else:
             carried, factors = family.lift(displacement), self.finest.factors
         for factor in kept:
-            level = make_level(self.pair, factor)
+            level = self.level(factor)
             carried = resize_displacement(carried, factors, level.grid.shape, level.factors)
             carried = self._deform(level, factor, family, affine, carried, schedule[factor])
             factors = level.factors

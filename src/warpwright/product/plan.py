@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import torch
 from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
-from warpwright.methods import Progress, Registration, Settings, register_pair
+from warpwright.methods import Progress, Registration, Settings, needed, register_pair
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Side, Space
 from warpwright.product.inputs import (
@@ -30,6 +28,8 @@ from warpwright.product.inputs import (
     points_of,
     scalar_image,
 )
+from warpwright.product.resources import check_memory, granted_threads, peak_memory
+from warpwright.product.resources import threads as using
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
 from warpwright.product.scores import common_labels, determinant, judge, score
 from warpwright.product.source import fields_of, read_named
@@ -55,9 +55,10 @@ class Plan:
     initial: Transform | None
     settings: Settings
     device: str
-    threads: int | None
+    threads: int
     seed: int
     inputs: dict[str, dict[str, str]]
+    remarks: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """What is known before the work: inputs, grids, settings, versions."""
@@ -66,20 +67,31 @@ class Plan:
             "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
             "settings": to_mapping(self.settings),
             "device": self.device,
-            "threads": self.threads or torch.get_num_threads(),
+            "threads": self.threads,
+            "memory_gb": round(self.memory / 1e9, 2),
             "seed": self.seed,
             "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         }
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know about the images and the landmarks."""
-        return (*self.fixed.notes, *self.moving.notes, *(self.landmarks.notes if self.landmarks else ()))
+        """What a person should know about the images, the landmarks and the machine."""
+        return (*self.fixed.notes, *self.moving.notes, *(self.landmarks.notes if self.landmarks else ()), *self.remarks)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the run will need at most, beside what is read already: an estimate for the CPU, else 0."""
+        return needed(self.fixed.grid, self.moving.grid, self.settings) if self.device == "cpu" else 0
 
     def run(self, progress: Callable[[Progress], None] | None = None) -> RegistrationResult:
-        """Do the registration and score it."""
+        """Do the registration and score it.
+
+        Raises:
+            Failed: there is too little memory.
+        """
+        check_memory(self.memory)
         begin = time.perf_counter()
-        with _threads(self.threads):
+        with using(self.threads):
             registration = register_pair(
                 self.fixed,
                 self.moving,
@@ -113,7 +125,7 @@ class Plan:
         scored = time.perf_counter() - begin
         record = self.to_mapping() | {
             "seconds": {"registration": seconds, "scores": scored},
-            "peak_memory_gb": _peak_memory(),
+            "peak_memory_gb": peak_memory(),
         }
         return RegistrationResult(
             fixed=self.fixed,
@@ -122,7 +134,7 @@ class Plan:
             moved=moved,
             jacobian=jacobian,
             initial=start,
-            registration=registration,
+            registration=replace(registration, notes=(*registration.notes, *self.remarks)),
             labels=labels,
             landmarks=self.landmarks,
             scores=scores,
@@ -164,6 +176,7 @@ def prepare(
     _both(points, "points")
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
+    granted, fewer = granted_threads(threads)
     device = _device(device)
     first, second = scalar_image(fixed, "fixed", header, series[0]), scalar_image(moving, "moving", header, series[1])
     if first.grid.dim != second.grid.dim:
@@ -197,7 +210,8 @@ def prepare(
         initial=start,
         settings=settings,
         device=device,
-        threads=threads,
+        threads=granted,
+        remarks=fewer,
         seed=seed,
         inputs=inputs,
     )
@@ -259,23 +273,3 @@ def _pull(moving: Image, through: Transform, grid: Grid) -> Image:
 
 def _described(grid: Grid) -> dict[str, Any]:
     return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
-
-
-def _peak_memory() -> float | None:
-    """Largest resident size of this process so far, GB; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

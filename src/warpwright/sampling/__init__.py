@@ -3,7 +3,7 @@
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
-from warpwright.sampling.warp import warp, warp_labels, warp_nearest
+from warpwright.sampling.warp import warp, warp_covered, warp_labels, warp_nearest, warp_within
 
 __all__ = [
     "Outside",
@@ -18,6 +18,8 @@ __all__ = [
     "sample_nearest",
     "splat",
     "warp",
+    "warp_covered",
     "warp_labels",
     "warp_nearest",
+    "warp_within",
 ]

@@ -8,11 +8,13 @@ thing a CPU or GPU does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpwright.geometry import full_precision
+from warpwright.kernels import usable
 
 __all__ = ["along_axes", "along_axis", "box_matrix", "bspline_matrix", "gaussian_matrix", "linear_matrix"]
 
@@ -29,6 +31,10 @@ def along_axis(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
         (B, C, *S) with S[axis] replaced by m, in the dtype of the field; computed in float32 or better, also under
         autocast (the rows of a matrix of averages would no longer sum to one).
     """
+    return _banded(field, matrix, axis) if usable(field) and not matrix.requires_grad else _plain(field, matrix, axis)
+
+
+def _plain(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     shape = list(field.shape)
     n, after = shape[axis + 2], _product(shape[axis + 3 :])
     dtype = torch.promote_types(field.dtype, torch.float32)
@@ -37,6 +43,33 @@ def along_axis(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
         out = flat.reshape(-1, n) @ matrix.T if after == 1 else matrix @ flat.reshape(-1, n, after)
     shape[axis + 2] = matrix.shape[0]
     return out.reshape(shape).to(field.dtype)
+
+
+@torch.library.custom_op("warpwright::along_axis", mutates_args=())
+def _banded(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    from warpwright.kernels import banded
+
+    return banded.along_axis(field, matrix, axis)
+
+
+@_banded.register_fake
+def _(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    shape = list(field.shape)
+    shape[axis + 2] = len(matrix)
+    return field.new_empty(shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, matrix, ctx.axis = inputs
+    ctx.save_for_backward(matrix)
+
+
+def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+    (matrix,) = ctx.saved_tensors
+    return _banded(cotangent, matrix.T, ctx.axis), None, None
+
+
+_banded.register_autograd(_backward, setup_context=_save)
 
 
 def along_axes(field: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from warpwright.geometry import moved_points, spatial
-from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest
+from warpwright.kernels import usable, vector_jacobian
+from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
 
-__all__ = ["warp", "warp_labels", "warp_nearest"]
+__all__ = ["warp", "warp_covered", "warp_labels", "warp_nearest", "warp_within"]
 
 
 def warp(
@@ -25,7 +29,48 @@ def warp(
     Returns:
         (B, C, *S).
     """
-    return sample(moving, moved_points(displacement, affine), outside=outside)
+    matrix = _as_tensor(affine)
+    return (_warp if usable(moving, displacement) else _plain)(moving, displacement, matrix, outside)
+
+
+def warp_covered(
+    moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None, moving_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `warp`, border repeated, and how far each place is covered by the moving image.
+
+    Args:
+        moving: (B, C, *M).
+        displacement: (B, D, *S), voxels of the fixed grid, added before the affine.
+        affine: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1); None for the identity.
+        moving_weight: (B, 1, *M) weight of each moving voxel; None for one everywhere.
+
+    Returns:
+        (B, C, *S) moved, and the moving weight pulled the same way, (B, 1, *S), which fades to zero over one voxel outside
+        the moving image. The second has no gradient: else leaving the image would lower an energy that it weighs.
+    """
+    matrix = _as_tensor(affine)
+    if usable(moving, displacement, moving_weight):
+        return _warp_covered(moving, displacement, matrix, moving_weight)
+    points = moved_points(displacement, matrix)
+    ones = moving.new_ones(1, 1, *spatial(moving))
+    return sample(moving, points), sample(ones if moving_weight is None else moving_weight, points.detach(), outside="zero")
+
+
+def _as_tensor(affine: np.ndarray | Tensor | None) -> Tensor | None:
+    return torch.from_numpy(affine) if isinstance(affine, np.ndarray) else affine
+
+
+def warp_within(
+    moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None, *, background: float = 0
+) -> Tensor:
+    """As `warp`, without a gradient: `background` where the point is more than half a voxel outside the moving image."""
+    matrix = _as_tensor(affine)
+    if usable(moving, displacement):
+        from warpwright.kernels import warping
+
+        return warping.warp(moving, displacement, matrix, background=background)
+    points = moved_points(displacement.detach(), matrix)
+    return sample(moving.detach(), points).masked_fill(~inside(points, spatial(moving)), background)
 
 
 def warp_nearest(
@@ -36,7 +81,87 @@ def warp_nearest(
     return sample_nearest(moving, points).masked_fill(~inside(points, spatial(moving)), background)
 
 
-def warp_labels(moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None) -> Tensor:
-    """As `warp_nearest` for labels, by the largest interpolated share (`sample_labels`); 0 outside the moving image."""
+def warp_labels(
+    moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None, *, background: float = 0
+) -> Tensor:
+    """As `warp_nearest` for labels, by the largest interpolated share (`sample_labels`)."""
     points = moved_points(displacement, affine)
-    return sample_labels(moving, points).where(inside(points, spatial(moving)), 0)
+    return sample_labels(moving, points).masked_fill(~inside(points, spatial(moving)), background)
+
+
+def _plain(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: Outside = "edge") -> Tensor:
+    return sample(moving, moved_points(displacement, affine), outside=outside)
+
+
+@torch.library.custom_op("warpwright::warp", mutates_args=())
+def _warp(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: str) -> Tensor:
+    from warpwright.kernels import warping
+
+    return warping.warp(moving, displacement, affine, zero=outside == "zero")
+
+
+@_warp.register_fake
+def _(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: str) -> Tensor:
+    return moving.new_empty(max(len(moving), len(displacement)), moving.shape[1], *spatial(displacement))
+
+
+@torch.library.custom_op("warpwright::warp_covered", mutates_args=())
+def _warp_covered(
+    moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    from warpwright.kernels import warping
+
+    return warping.warp_covered(moving, displacement, affine, moving_weight)
+
+
+@_warp_covered.register_fake
+def _(
+    moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    batch, shape = max(len(moving), len(displacement)), spatial(displacement)
+    return moving.new_empty(batch, moving.shape[1], *shape), moving.new_empty(batch, 1, *shape)
+
+
+@torch.library.custom_op("warpwright::warp_gradient", mutates_args=())
+def _warp_gradient(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool) -> Tensor:
+    from warpwright.kernels import warping
+
+    return warping.warp_gradient(cotangent, moving, displacement, affine, by_affine=by_affine)
+
+
+@_warp_gradient.register_fake
+def _(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool) -> Tensor:
+    batch, side = len(cotangent), displacement.shape[1] + 1
+    if by_affine:
+        return displacement.new_empty(batch, side, side, dtype=torch.float64)
+    return displacement.new_empty(batch, *displacement.shape[1:])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.outside = inputs[3]
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _save_covered(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _save(ctx, (*inputs[:3], "edge"), output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    moving, displacement, affine = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled() or ctx.outside == "zero":
+        by = vector_jacobian(lambda *tensors: _plain(*tensors, ctx.outside), ctx.saved_tensors, needed, cotangent)
+        return (*by, None)
+    by_moving = by_displacement = by_affine = None
+    if needed[0]:
+        by_moving = splat(cotangent, moved_points(displacement, affine), spatial(moving)).sum_to_size(moving.shape)
+    if needed[1]:
+        by_displacement = _warp_gradient(cotangent, moving, displacement, affine, False).sum_to_size(displacement.shape)
+    if needed[2]:
+        by_affine = _warp_gradient(cotangent, moving, displacement, affine, True).sum_to_size(affine.shape).to(affine.dtype)
+    return by_moving, by_displacement, by_affine, None
+
+
+_warp.register_autograd(_backward, setup_context=_save)
+_warp_covered.register_autograd(_backward, setup_context=_save_covered)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from warpwright.kernels import total
 from warpwright.solver.adjoint import Unroll
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, add, same
 from warpwright.solver.objective import Objective
@@ -82,7 +83,8 @@ def _loop(
         if progress is not None:
             progress(step, history[-1])
         defined = torch.isfinite(history[-1])
-        stopped = _stopped(history, defined & torch.isfinite(new).flatten(1).all(1), tolerance, window, reference)
+        sound = defined & torch.isfinite(total(new))  # one number that is not finite makes their sum so
+        stopped = _stopped(history, sound, tolerance, window, reference)
         x, previous = (x if defined.all() else _choose(defined | ~active, x, previous)), x
         for sample, reason in enumerate(stopped):
             if active[sample] and reason is not None:

@@ -14,6 +14,7 @@ from warpwright.transforms.transform import (
     expanded,
     residual_of,
     split,
+    worked_on,
 )
 from warpwright.transforms.velocity import exp, log
 
@@ -38,4 +39,5 @@ __all__ = [
     "resample",
     "residual_of",
     "split",
+    "worked_on",
 ]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import Grid, Image, identity_points
-from warpwright.sampling import inside, sample, sample_labels, sample_nearest
-from warpwright.transforms.transform import SLAB, Transform, expanded
+from warpwright.sampling import inside, sample, sample_labels, sample_nearest, warp_labels, warp_nearest, warp_within
+from warpwright.transforms.transform import SLAB, Transform, expanded, split, worked_on
 
 __all__ = ["Interpolation", "resample"]
 
@@ -44,6 +44,8 @@ def resample(
     Returns:
         An `Image` on `grid` with the name of the input, on the device of its data.
     """
+    if worked_on(transform, grid):
+        return Image(_directly(image, transform, grid, interpolation, background), grid, image.name)
     source, transform = image.data[None], expanded(transform)
     dtype = torch.float32 if interpolation == "linear" else source.dtype
     out = torch.full((image.channels, grid.size), background, dtype=dtype, device=source.device)
@@ -55,3 +57,14 @@ def resample(
         values = READ[interpolation](source, at)[0]
         out[:, begin : begin + SLAB] = values.masked_fill(~known, background)
     return Image(out.reshape(-1, *grid.shape), grid, image.name)
+
+
+def _directly(image: Image, transform: Transform, grid: Grid, interpolation: Interpolation, background: float) -> Tensor:
+    """(C, *S) through an affine and a field on the grid itself: nothing but voxels is needed."""
+    affine, field = split(transform, grid)
+    matrix = grid.voxel_matrix(image.grid, affine.matrix)
+    source, displacement = image.data[None], field.displacement[None].to(image.data.device, torch.float32)
+    if interpolation == "linear":
+        return warp_within(source.to(torch.float32), displacement, matrix, background=background)[0]
+    pull = warp_nearest if interpolation == "nearest" else warp_labels
+    return pull(source, displacement, matrix, background=background)[0]

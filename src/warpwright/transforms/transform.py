@@ -34,6 +34,7 @@ __all__ = [
     "expanded",
     "residual_of",
     "split",
+    "worked_on",
 ]
 
 SLAB = 1 << 19  # points worked on at a time, so that float64 temporaries stay small
@@ -310,6 +311,13 @@ def displacement_on(transform: Transform, grid: Grid) -> Tensor:
         mapped = grid.to_voxel(transform(grid.to_world(voxels)))
         out[:, begin : begin + SLAB] = (mapped - voxels).T
     return out.reshape(grid.dim, *grid.shape)
+
+
+def worked_on(transform: Transform, grid: Grid) -> bool:
+    """Whether `split` on this grid is exact: an affine, or `Affine @ DisplacementField` on this very grid."""
+    parts = _parts(transform)
+    rest = parts[1:] if isinstance(parts[0], Affine) else parts
+    return not rest or (len(rest) == 1 and isinstance(rest[0], DisplacementField) and rest[0].grid.same_as(grid))
 
 
 def split(transform: Transform, grid: Grid) -> tuple[Affine, DisplacementField]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from warpwright.kernels import total
+
 __all__ = ["Regularity", "in_millimetres", "mean_square"]
 
 
@@ -48,4 +50,4 @@ def in_millimetres(field: Tensor, spacing: Sequence[float]) -> Tensor:
 
 def mean_square(values: Tensor) -> Tensor:
     """Mean over voxels of the squared length: (B, C, *S) to (B,); 0 where S is empty."""
-    return values.flatten(1).square().sum(1) / max(values[0, 0].numel(), 1)
+    return total(values.square()) / max(values[0, 0].numel(), 1)

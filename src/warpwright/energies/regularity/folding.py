@@ -15,6 +15,7 @@ from torch import Tensor
 
 from warpwright.energies.regularity.base import Regularity
 from warpwright.geometry import determinant
+from warpwright.kernels import total
 
 __all__ = ["Folding", "folding"]
 
@@ -32,7 +33,8 @@ def folding(displacement: Tensor, margin: float = 0.0) -> Tensor:
     Returns:
         (B,), >= 0, without unit; 0 for the identity while `margin` <= 1.
     """
-    return (margin - _smallest_determinant(displacement)).clamp_min(0).flatten(1).mean(1)
+    hinge = (margin - _smallest_determinant(displacement)).clamp_min(0)
+    return total(hinge) / hinge[0].numel()
 
 
 def _smallest_determinant(displacement: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
-from warpwright.geometry import moved_points
-from warpwright.sampling import sample
+from warpwright.kernels import total
+from warpwright.sampling import warp_covered
 
 __all__ = ["Pointwise", "Similarity", "reduce"]
 
@@ -33,13 +33,12 @@ def reduce(values: Tensor, weight: Tensor | None = None, by: Literal["weight", "
         (B,); zero for a sample whose weights are all zero.
     """
     if weight is None:
-        return values.flatten(1).mean(1)
-    weight = weight.expand(len(values), *weight.shape[1:]).flatten(1)
-    total = (values.flatten(1) * weight).sum(1)
+        return total(values) / values[0].numel()
+    weighted = total(values * weight)
     if by == "domain":
-        return total / weight.shape[1]
-    size = weight.sum(1)
-    return total / torch.where(size > 0, size, torch.ones_like(size))
+        return weighted / values[0].numel()
+    size = total(weight)
+    return weighted / torch.where(size > 0, size, torch.ones_like(size))
 
 
 class Similarity(ABC):
@@ -87,19 +86,14 @@ class Similarity(ABC):
             displacement: (B, D, *S), voxels of the fixed grid.
             affine: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1).
             weight: (B, 1, *S) weight of each fixed voxel.
-            moving_weight: (B, 1, *M) weight of each moving voxel, zero outside the image. It follows the displacement but
-                is not differentiated, or leaving the mask would lower the energy.
+            moving_weight: (B, 1, *M) weight of each moving voxel; None for one everywhere. It is zero outside the moving
+                image and follows the displacement, but is not differentiated, or leaving the mask would lower the energy.
 
         Returns:
             (B,), lower is better; differentiable in the images, the displacement, the affine and `weight`.
         """
-        points = moved_points(displacement, affine)
-        moved = sample(moving, points)
-        if moving_weight is not None:
-            follow = sample(moving_weight, points.detach(), outside="zero")
-            weight = follow if weight is None else weight * follow
-        del points  # as large as the displacement, and not needed while the energy is computed
-        return self.similarity(moved, fixed, weight)
+        moved, cover = warp_covered(moving, displacement, affine, moving_weight)
+        return self.similarity(moved, fixed, cover if weight is None else weight * cover)
 
 
 class Pointwise(Similarity):

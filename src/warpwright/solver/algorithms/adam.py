@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
+from warpwright.kernels import usable
 from warpwright.solver.algorithms.base import FirstOrder, State, bounded, longest, tiny
 
 __all__ = ["Adam"]
@@ -45,8 +47,16 @@ class Adam(FirstOrder):
     def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
         count, mean, square = state
         count = count + 1
+        if usable(gradient) and not torch.is_grad_enabled():
+            return self._in_place(gradient.contiguous(), mean, square, int(count)), (count, mean, square)
         mean = mean * self.beta1 + gradient * (1 - self.beta1)
         square = square * self.beta2 + gradient.square().sum(1, keepdim=True) * (1 - self.beta2)
         scale = (square / (1 - self.beta2**count)).clamp_min(tiny(square)).sqrt()
         ratio = mean / (1 - self.beta1**count) / (scale + self.damping * longest(scale))
         return bounded(ratio, 1.0) * -self.length, (count, mean, square)
+
+    def _in_place(self, gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> Tensor:
+        from warpwright.kernels.stepping import adam
+
+        settings = {"length": self.length, "beta1": self.beta1, "beta2": self.beta2, "damping": self.damping}
+        return adam(gradient, mean, square, step=step, **settings)

@@ -55,7 +55,7 @@ class Solver(ABC):
         precondition: Precondition,
         retract: Retract,
     ) -> tuple[Tensor, Tensor, State]:
-        """One step; changes none of its arguments.
+        """One step. It changes neither x nor the parameters; without a graph it may reuse the memory of the state.
 
         Returns:
             The next x, the energies (B,) at the x that was given, the next state.
@@ -67,7 +67,10 @@ class FirstOrder(Solver):
 
     @abstractmethod
     def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """The update to retract with, in the units of x."""
+        """The update to retract with, in the units of x, and the next state.
+
+        Without a graph (`torch.no_grad`) it may reuse the memory of both arguments.
+        """
 
     def step(
         self,

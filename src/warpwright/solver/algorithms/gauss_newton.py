@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from warpwright.errors import BadInput
+from warpwright.kernels import total
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, bounded, tiny
 from warpwright.solver.objective import CurvedObjective, Objective
 
@@ -52,6 +53,6 @@ class GaussNewton(Solver):
             raise BadInput(f"Gauss-Newton needs an objective with a curvature, {type(objective).__name__} has none")
         energy, gradient = objective.value_and_gradient(x, *params)
         curvature = objective.curvature(x, *params)
-        mean = curvature.flatten(1).mean(1).reshape(-1, *(1,) * (x.ndim - 1))
+        mean = (total(curvature) / curvature[0].numel()).reshape(-1, *(1,) * (x.ndim - 1))
         force = gradient / (curvature + self.damping * mean).clamp_min(tiny(gradient))
         return retract(x, -bounded(precondition(force), self.length)), energy, state

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
+from warpwright.kernels import total
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, add, longest, tiny
 from warpwright.solver.objective import Objective
 
@@ -87,7 +88,7 @@ def _like(energy: Tensor, x: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return _like((a * b).flatten(1).sum(1), a)
+    return _like(total(a * b), a)
 
 
 def _two_loop(gradient: Tensor, pairs: State, precondition: Precondition) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,74 @@
+"""How kernels are compiled: numba's options, where machine code is kept, what is said while it is made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import event
+from platformdirs import user_cache_path
+
+__all__ = ["cache_folder", "kernel"]
+
+LOG = logging.getLogger("warpwright")
+# sums may be reordered and contracted when compiled, but NaN and infinities keep their meaning
+FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of arrays and numbers when it is first called, for those types; it runs without Python's lock.
+
+    The machine code is kept for later processes in `cache_folder()`.
+    """
+    _listen()
+    folder, before = cache_folder(), numba.config.CACHE_DIR
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "boundscheck": False}
+    numba.config.CACHE_DIR = "" if folder is None else str(folder)  # numba reads it while the decorator runs, only then
+    try:
+        return numba.njit(cache=folder is not None, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where machine code is kept: `NUMBA_CACHE_DIR` if set, else the user's cache folder; None if it cannot be used."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    folder = Path(given) if given else user_cache_path("warpwright") / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        LOG.warning(
+            "%s: compiled kernels cannot be kept here (%s), so every process compiles them anew; NUMBA_CACHE_DIR names"
+            " another folder",
+            folder,
+            error.strerror,
+        )
+        return None
+
+
+@cache
+def _listen() -> None:
+    """Say once, in a process that must compile, that it does."""
+    event.register("numba:compile", _Once())
+
+
+class _Once(event.Listener):
+    def __init__(self) -> None:
+        self.said = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said:
+            self.said = True
+            LOG.warning("compiling kernels for this processor, once: some seconds")
+
+    def on_end(self, event: event.Event) -> None:
+        pass

@@ -1,0 +1,62 @@
+"""Work shared among threads, slab by slab along the first axis of a volume.
+
+A kernel's outcome for a slab does not depend on which thread works on it, nor on how many there are: the slabs are a
+property of the volume. Sums are kept for each plane and added in order (`ordered_sum`). So results are the same, byte for
+byte, for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import count
+
+import numpy as np
+import torch
+
+__all__ = ["ordered_sum", "over_slabs"]
+
+GRAIN = 1 << 14  # voxels of a slab, about: fewer are not worth a thread
+
+
+def over_slabs(kernel: Callable[..., None], shape: tuple[int, ...], *arguments: object, height: int = 0) -> None:
+    """Call `kernel(begin, end, *arguments)` for every slab of planes, on as many threads as torch may use.
+
+    Args:
+        kernel: compiled, writes planes `begin` to `end` of its outputs only.
+        shape: of the volume, planes first.
+        arguments: of the kernel.
+        height: planes of a slab; 0 for as many as make `GRAIN` voxels. A kernel whose numbers depend on where a slab begins
+            (running sums) needs a fixed one.
+    """
+    planes, size = shape[0], max(1, int(np.prod(shape[1:])))
+    height = height or max(1, GRAIN // size)
+    slabs = -(-planes // height)
+    ticket = count()
+
+    def work() -> None:
+        while (slab := next(ticket)) < slabs:
+            kernel(slab * height, min((slab + 1) * height, planes), *arguments)
+
+    helpers = min(torch.get_num_threads(), slabs) - 1
+    others = [_pool().submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        for other in others:
+            other.result()
+
+
+def ordered_sum(partial: np.ndarray) -> np.ndarray:
+    """Sum over the last axis, one after the other in float64."""
+    return np.cumsum(partial, axis=-1, dtype=np.float64)[..., -1]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, 2), thread_name_prefix="warpwright")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
