@@ -7,5 +7,6 @@ they are called.
 
 from warpwright.kernels.operator import plainly, usable, vector_jacobian
 from warpwright.kernels.reduction import total
+from warpwright.kernels.slabs import threads_to_kernels
 
-__all__ = ["plainly", "total", "usable", "vector_jacobian"]
+__all__ = ["plainly", "threads_to_kernels", "total", "usable", "vector_jacobian"]

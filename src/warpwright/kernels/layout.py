@@ -5,11 +5,24 @@ A picture of shape (H, W) is the volume (H, 1, W), so 2-D and 3-D are one path. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_matrices", "as_vectors", "as_volume", "axes_of", "empty", "from_vectors", "repeated", "to_tensor", "volume_shape"]
+__all__ = [
+    "as_matrices",
+    "as_vectors",
+    "as_volume",
+    "axes_of",
+    "empty",
+    "from_vectors",
+    "repeated",
+    "samples",
+    "to_tensor",
+    "volume_shape",
+]
 
 AXES = {1: (2,), 2: (0, 2), 3: (0, 1, 2)}
 
@@ -53,6 +66,12 @@ def from_vectors(array: np.ndarray, shape: tuple[int, ...]) -> Tensor:
 def to_tensor(array: np.ndarray, shape: tuple[int, ...]) -> Tensor:
     """(B, C, Z, Y, X) to (B, C, *shape)."""
     return torch.from_numpy(array.reshape(*array.shape[:2], *shape))
+
+
+def samples(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Sample after sample of arrays (B, ...) or (1, ...)."""
+    for b in range(max(len(array) for array in arrays)):
+        yield tuple(array[b % len(array)] for array in arrays)
 
 
 def repeated(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -8,21 +8,44 @@ byte, for any number of threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 
 import numpy as np
 import torch
 
-__all__ = ["ordered_sum", "over_slabs"]
+__all__ = ["ordered_sum", "over_slabs", "threads_to_kernels"]
 
 GRAIN = 1 << 14  # voxels of a slab, about: fewer are not worth a thread
+TAKEN = [0]  # threads that kernels have taken over from torch; 0 for none
+
+
+@contextmanager
+def threads_to_kernels() -> Iterator[None]:
+    """Within, kernels have torch's threads and torch has one.
+
+    Torch's threads spin for a while after each of its operations, which costs kernels in between their processors; and on
+    one thread the bytes of a result cannot depend on the number of threads.
+    """
+    torch_before, kernels_before = torch.get_num_threads(), TAKEN[0]
+    TAKEN[0] = _threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        TAKEN[0] = kernels_before
+        torch.set_num_threads(torch_before)
+
+
+def _threads() -> int:
+    return TAKEN[0] or torch.get_num_threads()
 
 
 def over_slabs(kernel: Callable[..., None], shape: tuple[int, ...], *arguments: object, height: int = 0) -> None:
-    """Call `kernel(begin, end, *arguments)` for every slab of planes, on as many threads as torch may use.
+    """Call `kernel(begin, end, *arguments)` for every slab of planes, on as many threads as torch may use, or gave away.
 
     Args:
         kernel: compiled, writes planes `begin` to `end` of its outputs only.
@@ -40,7 +63,7 @@ def over_slabs(kernel: Callable[..., None], shape: tuple[int, ...], *arguments: 
         while (slab := next(ticket)) < slabs:
             kernel(slab * height, min((slab + 1) * height, planes), *arguments)
 
-    helpers = min(torch.get_num_threads(), slabs) - 1
+    helpers = min(_threads(), slabs) - 1
     others = [_pool().submit(work) for _ in range(helpers)]
     try:
         work()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, axes_of, empty, from_vectors, repeated, to_tensor
+from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, axes_of, empty, from_vectors, samples, to_tensor
 from warpwright.kernels.slabs import ordered_sum, over_slabs
 
 __all__ = ["compose", "warp", "warp_covered", "warp_gradient"]
@@ -19,10 +19,10 @@ def warp(
 ) -> Tensor:
     """(B, C, *M) pulled through (B, D, *S) and the affine: (B, C, *S). See `sampling.warp` and `sampling.warp_within`."""
     shape = tuple(displacement.shape[2:])
-    images, fields = repeated(as_volume(moving), as_vectors(displacement))
-    matrices = as_matrices(affine, len(fields), len(shape))
-    out = empty((len(fields), images.shape[1], *fields.shape[2:]), fields)
-    for image, field, matrix, moved in zip(images, fields, matrices, out, strict=True):
+    images, fields = as_volume(moving), as_vectors(displacement)
+    batch = max(len(images), len(fields))
+    out = empty((batch, images.shape[1], *fields.shape[2:]), fields)
+    for image, field, matrix, moved in samples(images, fields, as_matrices(affine, batch, len(shape)), out):
         over_slabs(_warp, field.shape[1:], image, field, matrix, zero, False, moved, moved[:0], image[:0])
         if background is not None:
             over_slabs(_fill, field.shape[1:], image.shape[1:], field, matrix, background, moved)
@@ -36,11 +36,12 @@ def warp_covered(
     shape = tuple(displacement.shape[2:])
     nothing = torch.empty(1, 0, *moving.shape[2:], dtype=moving.dtype)
     weights = as_volume(nothing if moving_weight is None else moving_weight)
-    images, fields, weights = repeated(as_volume(moving), as_vectors(displacement), weights)
-    matrices = as_matrices(affine, len(fields), len(shape))
-    out = empty((len(fields), images.shape[1], *fields.shape[2:]), fields)
-    cover = empty((len(fields), 1, *fields.shape[2:]), fields)
-    for image, field, matrix, moved, covered, weight in zip(images, fields, matrices, out, cover, weights, strict=True):
+    images, fields = as_volume(moving), as_vectors(displacement)
+    batch = max(len(images), len(fields))
+    matrices = as_matrices(affine, batch, len(shape))
+    out = empty((batch, images.shape[1], *fields.shape[2:]), fields)
+    cover = empty((batch, 1, *fields.shape[2:]), fields)
+    for image, field, matrix, moved, covered, weight in samples(images, fields, matrices, out, cover, weights):
         over_slabs(_warp, field.shape[1:], image, field, matrix, False, False, moved, covered, weight)
     return to_tensor(out, shape), to_tensor(cover, shape)
 
@@ -49,7 +50,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     """(B, D, *S) twice to (B, D, *S): `inner(x) + outer(x + inner(x))`."""
     fields, images = as_vectors(inner), as_vectors(outer)
     out = empty(fields.shape, fields)
-    for image, field, matrix, moved in zip(images, fields, as_matrices(None, len(fields), inner.shape[1]), out, strict=True):
+    for image, field, matrix, moved in samples(images, fields, as_matrices(None, 1, inner.shape[1]), out):
         over_slabs(_warp, field.shape[1:], image, field, matrix, False, True, moved, moved[:0], image[:0])
     return from_vectors(out, tuple(inner.shape[2:]))
 
@@ -116,18 +117,18 @@ def warp_gradient(
     """
     shape = tuple(displacement.shape[2:])
     dim = len(shape)
-    images, fields = repeated(as_volume(moving), as_vectors(displacement))
-    matrices = as_matrices(affine, len(fields), dim)
-    cotangents = as_volume(cotangent)
-    by_field = empty((len(fields), 0 if by_affine else 3, *fields.shape[2:]), fields)
-    sums = np.zeros((len(fields), 3, 4, fields.shape[2] if by_affine else 0))
-    for g, image, field, matrix, out, partial in zip(cotangents, images, fields, matrices, by_field, sums, strict=True):
+    images, fields, cotangents = as_volume(moving), as_vectors(displacement), as_volume(cotangent)
+    batch = len(cotangents)
+    matrices = as_matrices(affine, batch, dim)
+    by_field = empty((batch, 0 if by_affine else 3, *fields.shape[2:]), fields)
+    sums = np.zeros((batch, 3, 4, fields.shape[2] if by_affine else 0))
+    for g, image, field, matrix, out, partial in samples(cotangents, images, fields, matrices, by_field, sums):
         over_slabs(_warp_gradient, field.shape[1:], g, image, field, matrix, out, partial)
     if not by_affine:
         return from_vectors(by_field, shape)
     axes = axes_of(dim)
-    out = torch.zeros(len(fields), dim + 1, dim + 1, dtype=torch.float64)
-    out[:, :dim] = torch.from_numpy(ordered_sum(sums)[np.ix_(range(len(fields)), axes, (*axes, 3))])
+    out = torch.zeros(batch, dim + 1, dim + 1, dtype=torch.float64)
+    out[:, :dim] = torch.from_numpy(ordered_sum(sums)[np.ix_(range(batch), axes, (*axes, 3))])
     return out
 
 

@@ -22,6 +22,8 @@ from warpwright.solver import LBFGS, Objective, Solution, minimise
 
 __all__ = ["Kind", "LinearMap", "solve_linear"]
 
+HALVINGS = 6  # of a line search: what a shorter step would gain is not worth looking for
+
 Kind = Literal["rigid", "similarity", "affine"]
 
 
@@ -125,7 +127,7 @@ def solve_linear(
         LinearObjective(level, family, similarity),
         x0,
         (level.pair.fixed, level.pair.moving),
-        solver=LBFGS(length=max(level.grid.spacing)),
+        solver=LBFGS(length=max(level.grid.spacing), halvings=HALVINGS),
         max_steps=steps,
         tolerance=tolerance,
         window=4,

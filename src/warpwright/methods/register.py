@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
+from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods.deformable import AnyFamily, Scale
 from warpwright.methods.initialise import LEAST_OVERLAP, best_start, centred, overlap, start_factor
 from warpwright.methods.levels import Level, Pair, level_factors, level_size, make_level, make_pair
@@ -65,7 +67,17 @@ def register_pair(
     _check(fixed, moving, fixed_mask, moving_mask, initial)
     if initial is not None and settings.deformable is None and bool(split(initial, fixed.grid)[1].displacement.any()):
         raise BadInput("an initial transform that holds a displacement field needs a deformable transform to refine it")
-    run = _Run(make_pair(fixed, moving, fixed_mask, moving_mask, torch.device(device)), settings, progress)
+    target = torch.device(device)
+    with threads_to_kernels() if usable(torch.empty(0, device=target)) else nullcontext():
+        pair = make_pair(fixed, moving, fixed_mask, moving_mask, target)
+        return _register(pair, fixed, moving, settings, initial, progress)
+
+
+def _register(
+    pair: Pair, fixed: Image, moving: Image, settings: Settings, initial: Transform | None, progress: Report | None
+) -> Registration:
+    run = _Run(pair, settings, progress)
+    del pair
     given, displacement = run.given(initial)
     met = run.overlap(given, displacement)
     before = run.energy(given, displacement) if met >= MEETING else float("inf")

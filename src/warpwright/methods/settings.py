@@ -79,13 +79,13 @@ class Settings:
 
 
 STEPS: dict[Preset, tuple[int, ...]] = {
-    "fast": (60, 60, 40, 15),
-    "balanced": (100, 100, 60, 40),
-    "accurate": (200, 200, 120, 80),
+    "fast": (25, 25, 15, 8),
+    "balanced": (50, 50, 30, 20),
+    "accurate": (100, 100, 60, 40),
 }
 # weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to
 BENDING: dict[SimilarityName, float] = {"lncc": 3.0, "mse": 0.05, "mi": 3.0, "mind": 0.5}
-COARSE = (8, 4, 2)  # levels of a linear stage that another one refines
+COARSE = (8, 4, 2)  # levels of a linear stage that another one, or a deformable one, refines
 TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
 
@@ -104,8 +104,8 @@ def preset(
         spacing: of the fixed image, mm; smoothing follows its finest axis.
         transform: what is wanted.
         similarity: "lncc" by default, which suits images of one kind; "mi" or "mind" for two kinds.
-        initialise: how far the start goes: world positions, centres, the best of several, then rigid, then affine.
-            Default "affine" for deformable transforms, "moments" for linear ones.
+        initialise: how far the start goes: world positions, centres, the best of several, and from there a rigid or an
+            affine registration. Default "affine" for deformable transforms, "moments" for linear ones.
 
     Returns:
         Settings with every length in mm.
@@ -122,11 +122,11 @@ def preset(
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
     kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
-    stages = kinds.get(first, ()) if not linear_only else kinds[transform]
+    stages = kinds.get(first, ())[-1:] if not linear_only else kinds[transform]
     return Settings(
         similarity=similarities[named],
         start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
-        linear=tuple(Linear(kind=k) if k == stages[-1] else Linear(kind=k, levels=COARSE) for k in stages),
+        linear=tuple(Linear(kind=k) if k == transform else Linear(kind=k, levels=COARSE) for k in stages),
         deformable=None if linear_only else families(unit, tuning, BENDING[named])[transform],
         steps=STEPS[name],
         tolerance=TOLERANCE[name],
@@ -135,20 +135,23 @@ def preset(
 
 @dataclass(frozen=True)
 class Tuning:
-    """How strongly a field is smoothed, in finest voxels, and how still the solver keeps places without gradient."""
+    """How strongly a field is smoothed, in finest voxels, and how the solver steps (see `solver.Adam`)."""
 
     gradient_sigma: float
     field_sigma: float
     damping: float
+    length: float
+    beta1: float
 
 
-ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.7, damping=0.1)
-TWO_KINDS = Tuning(gradient_sigma=3.0, field_sigma=1.5, damping=1.0)  # much of what differs is noise, not motion
+ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.7, damping=0.1, length=1.0, beta1=0.8)
+# much of what differs between two kinds is noise, not motion
+TWO_KINDS = Tuning(gradient_sigma=3.0, field_sigma=1.5, damping=1.0, length=1.0, beta1=0.8)
 
 
 def families(unit: float, tuning: Tuning, bending: float) -> dict[TransformName, AnyFamily]:
     """The deformable families with lengths for a finest voxel of `unit` mm."""
-    solver = Adam(length=0.5, damping=tuning.damping)
+    solver = Adam(length=tuning.length, damping=tuning.damping, beta1=tuning.beta1)
     update, field = tuning.gradient_sigma * unit, tuning.field_sigma * unit
     return {
         "greedy": Greedy(gradient_sigma=update, field_sigma=field, solver=solver),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
+from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods import Progress, Registration, Settings, needed, register_pair
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Side, Space
@@ -91,7 +93,7 @@ class Plan:
         """
         check_memory(self.memory)
         begin = time.perf_counter()
-        with using(self.threads):
+        with using(self.threads), threads_to_kernels() if usable(self.fixed.data) else nullcontext():
             registration = register_pair(
                 self.fixed,
                 self.moving,

@@ -2,7 +2,8 @@
 
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
 from warpwright.sampling.pyramid import downsample, resize_displacement
-from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
+from warpwright.sampling.sample import Outside, inside, sample, splat
+from warpwright.sampling.voxels import sample_labels, sample_nearest
 from warpwright.sampling.warp import warp, warp_covered, warp_labels, warp_nearest, warp_within
 
 __all__ = [

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from warpwright.geometry import moved_points, spatial
 from warpwright.kernels import usable, vector_jacobian
-from warpwright.sampling.sample import Outside, inside, sample, sample_labels, sample_nearest, splat
+from warpwright.sampling.sample import Outside, inside, sample, splat
+from warpwright.sampling.voxels import pickable, sample_labels, sample_nearest, warp_pick
 
 __all__ = ["warp", "warp_covered", "warp_labels", "warp_nearest", "warp_within"]
 
@@ -77,6 +78,8 @@ def warp_nearest(
     moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None, *, background: float = 0
 ) -> Tensor:
     """As `warp`, by the nearest voxel: any dtype, no new values; `background` where the point is outside the moving image."""
+    if pickable(moving, displacement):
+        return warp_pick(moving, displacement.detach(), _as_tensor(affine), background, False)
     points = moved_points(displacement, affine)
     return sample_nearest(moving, points).masked_fill(~inside(points, spatial(moving)), background)
 
@@ -115,9 +118,7 @@ def _warp_covered(
 
 
 @_warp_covered.register_fake
-def _(
-    moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _(moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, shape = max(len(moving), len(displacement)), spatial(displacement)
     return moving.new_empty(batch, moving.shape[1], *shape), moving.new_empty(batch, 1, *shape)
 
@@ -145,6 +146,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _save_covered(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _save(ctx, (*inputs[:3], "edge"), output)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # else every backward pass would make a volume of zeros for the cover
 
 
 def _backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

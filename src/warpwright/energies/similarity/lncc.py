@@ -12,6 +12,7 @@ from torch import Tensor
 from warpwright.energies.similarity.base import Similarity, reduce
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
+from warpwright.kernels import usable, vector_jacobian
 from warpwright.sampling import box_sum, gaussian_sum
 
 __all__ = ["LNCC"]
@@ -51,7 +52,17 @@ class LNCC(Similarity):
         return replace(self, radius=tuple(round(self.radius * min(spacing) / s) for s in spacing))
 
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        others = torch.is_grad_enabled() and (fixed.requires_grad or (weight is not None and weight.requires_grad))
+        if self.window == "gaussian" or others or not usable(moved, fixed, weight):
+            return self._plain(moved, fixed, weight)
+        gradient = moved.requires_grad and torch.is_grad_enabled()
+        return _lncc(moved, fixed, weight, list(self._radii(moved)), self.epsilon, gradient)[0]
+
+    def _plain(self, moved: Tensor, fixed: Tensor, weight: Tensor | None) -> Tensor:
         return reduce(1 - self.correlation_map(moved, fixed, weight).mean(1, keepdim=True), weight)
+
+    def _radii(self, image: Tensor) -> tuple[int, ...]:
+        return self.radius if isinstance(self.radius, tuple) else (self.radius,) * len(spatial(image))
 
     def correlation_map(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         """Squared local correlation of every channel: (B, C, *S) images to (B, C, *S) in [0, 1]."""
@@ -80,9 +91,8 @@ class LNCC(Similarity):
 
     def window_sum(self, field: Tensor) -> Tensor:
         """Sum over the window around every voxel, cut at the border; its own adjoint."""
-        dim = len(spatial(field))
-        radius = self.radius if isinstance(self.radius, tuple) else (self.radius,) * dim
-        return box_sum(field, radius) if self.window == "box" else gaussian_sum(field, radius)
+        radii = self._radii(field)
+        return box_sum(field, radii) if self.window == "box" else gaussian_sum(field, radii)
 
 
 class _Moments(NamedTuple):
@@ -135,3 +145,44 @@ class _InMoved(torch.autograd.Function):
         p = p * ratio
         gradient -= moved * lncc.window_sum(p) - lncc.window_sum(p * mean_moved)
         return gradient if weight is None else gradient * weight, None, None, None
+
+
+@torch.library.custom_op("warpwright::lncc", mutates_args=())
+def _lncc(
+    moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: list[int], epsilon: float, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Energies of `LNCC.similarity`, box window, and with `gradient` theirs in the moved image, which backward scales."""
+    from warpwright.kernels import correlation
+
+    return correlation.lncc(moved, fixed, weight, tuple(radius), epsilon, gradient=gradient)
+
+
+@_lncc.register_fake
+def _(
+    moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: list[int], epsilon: float, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    batch = max(len(moved), len(fixed))
+    return moved.new_empty(batch), moved.new_empty(batch if gradient else 0, *moved.shape[1:])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, radius, epsilon, _ = inputs
+    ctx.lncc = LNCC(radius=tuple(radius), epsilon=epsilon)
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, cotangent: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    *inputs, by_moved = ctx.saved_tensors
+    if cotangent is None:
+        return (None,) * 6
+    if torch.is_grad_enabled() or not len(by_moved):
+        again = vector_jacobian(ctx.lncc._plain, inputs, ctx.needs_input_grad[:3], cotangent)
+        return (*again, None, None, None)
+    if type(cotangent) is not Tensor or (cotangent != 1).any():  # a traced one has no value
+        by_moved = by_moved * cotangent.reshape(-1, *(1,) * (by_moved.ndim - 1))
+    return by_moved.sum_to_size(inputs[0].shape), None, None, None, None, None
+
+
+_lncc.register_autograd(_backward, setup_context=_save)
