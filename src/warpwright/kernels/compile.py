@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,15 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def cache_folder() -> Path | None:
-    """Where machine code is kept: `NUMBA_CACHE_DIR` if set, else the user's cache folder; None if it cannot be used."""
+    """Where machine code is kept: in `NUMBA_CACHE_DIR` if set, else in the user's cache folder; None if it cannot be used.
+
+    Every version of the kernels has a folder of its own: numba sees a change of the file that holds a kernel, but not of
+    the files whose kernels it calls.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    version = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     given = os.environ.get("NUMBA_CACHE_DIR")
-    folder = Path(given) if given else user_cache_path("warpwright") / "kernels"
+    folder = (Path(given) if given else user_cache_path("warpwright")) / "kernels" / version
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

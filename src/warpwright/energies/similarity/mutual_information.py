@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Similarity
+from warpwright.energies.similarity.intensity_range import intensity_ends
 from warpwright.errors import BadInput
+from warpwright.kernels import usable, vector_jacobian
 
 __all__ = ["MutualInformation"]
 
@@ -58,42 +60,89 @@ class MutualInformation(Similarity):
         rows = moved.shape[:2]
         if weight is not None:
             weight = weight.expand(*rows, *weight.shape[2:]).reshape(rows.numel(), -1)
-        t_fixed = _positions(fixed.reshape(rows.numel(), -1), weight, self.bins, self.outliers)
-        t_moved = _positions(moved.reshape(rows.numel(), -1), weight, self.bins, self.outliers)
-        histogram = cast(Callable[..., Tensor], _JointHistogram.apply)
-        joint = histogram(t_fixed, t_moved, weight, self.bins)
-        total = joint.sum((1, 2), keepdim=True)
+        fixed, moved = fixed.reshape(rows.numel(), -1), moved.reshape(rows.numel(), -1)
+        ends = [intensity_ends(image, weight, self.outliers) for image in (fixed, moved)]
+        joint = (_joint if usable(fixed, moved, weight) else _plain)(fixed, moved, weight, *ends, self.bins)
+        total = joint.sum(2).sum(1)[:, None, None]  # axis by axis: one sum of all would depend on the number of threads
         p = joint / torch.where(total > 0, total, torch.ones_like(total))
-        alone = _entropy(p.sum(1)) + _entropy(p.sum(2))
-        information = alone - _entropy(p.flatten(1))
+        alone = _entropies(p.sum(1)) + _entropies(p.sum(2))
+        information = alone - _entropies(p).sum(1)
         if self.normalised:
             information = 2 * information / torch.where(alone > 0, alone, torch.ones_like(alone))
         return -information.reshape(rows).mean(1)
 
 
-def _entropy(p: Tensor) -> Tensor:
-    """(R, n) probabilities to (R,) nats; an empty bin adds nothing and has a finite gradient."""
-    return -(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(1)
+def _entropies(p: Tensor) -> Tensor:
+    """Minus the sum of p log p over the last axis, nats; an empty bin adds nothing and has a finite gradient."""
+    return -(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(-1)
 
 
-def _positions(values: Tensor, weight: Tensor | None, bins: int, outliers: float) -> Tensor:
+def _plain(fixed: Tensor, moved: Tensor, weight: Tensor | None, ends_fixed: Tensor, ends_moved: Tensor, bins: int) -> Tensor:
+    """The histogram h of (R, N) intensities and weights: (R, bins, bins); no gradient in the ends."""
+    positions = _positions(fixed, ends_fixed, bins), _positions(moved, ends_moved, bins)
+    return cast(Callable[..., Tensor], _JointHistogram.apply)(*positions, weight, bins)
+
+
+@torch.library.custom_op("warpwright::joint_histogram", mutates_args=())
+def _joint(fixed: Tensor, moved: Tensor, weight: Tensor | None, ends_fixed: Tensor, ends_moved: Tensor, bins: int) -> Tensor:
+    from warpwright.kernels import histogram
+
+    return histogram.joint(fixed, moved, weight, ends_fixed, ends_moved, bins)
+
+
+@_joint.register_fake
+def _(fixed: Tensor, *others: Any) -> Tensor:
+    bins = others[-1]
+    return fixed.new_empty(len(fixed), bins, bins)
+
+
+@torch.library.custom_op("warpwright::joint_histogram_gradient", mutates_args=())
+def _joint_gradient(
+    gradient: Tensor, own: Tensor, other: Tensor, weight: Tensor | None, ends_own: Tensor, ends_other: Tensor, slope: bool
+) -> Tensor:
+    from warpwright.kernels import histogram
+
+    return histogram.pull_back(gradient, own, other, weight, ends_own, ends_other, slope=slope)
+
+
+@_joint_gradient.register_fake
+def _(gradient: Tensor, own: Tensor, *others: Any) -> Tensor:
+    return torch.empty_like(own, memory_format=torch.contiguous_format)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.bins = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    fixed, moved, weight, ends_fixed, ends_moved = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():
+
+        def plain(*images: Tensor) -> Tensor:
+            return _plain(*images, ends_fixed, ends_moved, ctx.bins)
+
+        return *vector_jacobian(plain, (fixed, moved, weight), needed, cotangent), None, None, None
+    by_fixed = by_moved = by_weight = None
+    turned = cotangent.transpose(1, 2)
+    if needed[0]:
+        by_fixed = _joint_gradient(turned, fixed, moved, weight, ends_fixed, ends_moved, True)
+    if needed[1]:
+        by_moved = _joint_gradient(cotangent, moved, fixed, weight, ends_moved, ends_fixed, True)
+    if needed[2]:
+        by_weight = _joint_gradient(cotangent, moved, fixed, None, ends_moved, ends_fixed, False)
+    return by_fixed, by_moved, by_weight, None, None, None
+
+
+_joint.register_autograd(_backward, setup_context=_save)
+
+
+def _positions(values: Tensor, ends: Tensor, bins: int) -> Tensor:
     """(R, N) intensities to positions among the bins, in [1, bins - 2]; 1 for a constant row."""
-    ends = [_ends(row if weight is None else row[weight[r] > 0], outliers) for r, row in enumerate(values.detach().unbind())]
-    low, high = torch.stack(ends)[:, :, None].unbind(1)
+    low, high = ends[:, :, None].unbind(1)
     scale = torch.where(high > low, (bins - 3) / (high - low), torch.zeros_like(low))
     return ((values - low) * scale).clamp(0, bins - 3) + 1
-
-
-def _ends(values: Tensor, outliers: float) -> Tensor:
-    """(2,) ends of the range of (n,) values: the outlier quantiles, or where these coincide the extremes; 0, 0 for n = 0."""
-    if not len(values):
-        return values.new_zeros(2)
-    rank = 1 + int(outliers * (len(values) - 1))
-    extremes = torch.stack(torch.aminmax(values))
-    if rank == 1:
-        return extremes
-    ends = torch.stack([values.kthvalue(rank).values, values.kthvalue(len(values) + 1 - rank).values])
-    return ends if ends[1] > ends[0] else extremes
 
 
 def _chunks(count: int) -> Iterator[slice]:
