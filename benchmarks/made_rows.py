@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 import warpwright
+from process import measured, program
 from real_rows import Setup
 from record import Line
 from scenes import GRIDS, affine_about, brains, grid_of, random_field, random_pair
-from warpwright.errors import Failed
 from warpwright.geometry import Grid, Image, identity_points
 from warpwright.io import read_transform, write_image, write_transform
 from warpwright.product.apply import apply_to_image
@@ -157,7 +157,7 @@ def memory(setup: Setup) -> Iterator[Line]:
         arguments = ["--preset", setup.preset, "--threads", str(setup.threads)]
         files = [str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), "--output", str(folder / "result")]
         setup.tell("registering 160 x 192 x 224 voxels")
-        used = _measured([_program(), "register", *files, *arguments])
+        used = measured([program(), "register", *files, *arguments], called="`warpwright register`")
         record = json.loads((folder / "result" / "result.json").read_text(encoding="utf-8"))
     stages = {stage["name"]: {k: stage[k] for k in ("seconds", "steps")} for stage in record["stages"]}
     yield Line(
@@ -172,28 +172,13 @@ def memory(setup: Setup) -> Iterator[Line]:
     )
 
 
-def _measured(command: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of a command.
-
-    Raises:
-        Failed: it did not exit with 0.
-    """
-    script = Path(__file__).with_name("measure.py")
-    done = subprocess.run([sys.executable, "-S", str(script), *command], capture_output=True, text=True, check=True)
-    *said, last = done.stderr.strip().splitlines()
-    used: dict[str, float] = json.loads(last)
-    if used["code"] != 0:
-        raise Failed(f"`warpwright {command[1]}` exited with {used['code']:.0f}: {said[-1] if said else 'no message'}")
-    return used
-
-
 def help_page(setup: Setup) -> Iterator[Line]:
     """Wall time of the help page, and whether it loads torch."""
     begin = time.perf_counter()
     times: list[float] = []
     for _ in range(6):
         start = time.perf_counter()
-        subprocess.run([_program(), "--help"], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([program(), "--help"], stdout=subprocess.DEVNULL, check=True)
         times.append(time.perf_counter() - start)
     code = "import sys; from warpwright.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     torch_loaded = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode != 0
@@ -208,11 +193,3 @@ def help_page(setup: Setup) -> Iterator[Line]:
         seconds=time.perf_counter() - begin,
         details={"median": median(times[1:]), "first": times[0], "torch_loaded": torch_loaded},
     )
-
-
-def _program() -> str:
-    """The command `warpwright` of this very environment."""
-    path = Path(sys.executable).with_name("warpwright")
-    if not path.is_file():
-        raise Failed(f"{path}: does not exist, expected the command of the installed package beside Python")
-    return str(path)

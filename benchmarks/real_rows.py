@@ -23,7 +23,7 @@ from warpwright.product.result import RegistrationResult
 from warpwright.sampling import inside
 from warpwright.transforms import Affine, Interpolation, Transform, resample
 
-__all__ = ["Setup", "cardiac", "hippocampus", "lung", "spine"]
+__all__ = ["Setup", "cardiac", "check_start", "hippocampus", "lung", "need", "spine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,12 @@ class Setup:
 def hippocampus(setup: Setup) -> Iterator[Line]:
     """Twenty pairs of people: overlap of two labels, folds, and the time of a pair."""
     begin = time.perf_counter()
-    names = sorted(path.name for path in _need(setup.data / "hippocampus_msd" / "images").glob("*.nii.gz"))[:40]
+    names = sorted(path.name for path in need(setup.data / "hippocampus_msd" / "images").glob("*.nii.gz"))[:40]
     if len(names) != 40:
         raise BadInput(f"{setup.data / 'hippocampus_msd' / 'images'}: holds {len(names)} volumes, expected at least 40")
     pairs = [_hippocampus_pair(setup, k, names[2 * k], names[2 * k + 1]) for k in range(20)]
     before, after = fmean(p["start"] for p in pairs), fmean(p["dice"] for p in pairs)
-    _check_start("mean Dice of hippocampus", before, 0.522)
+    check_start("mean Dice of hippocampus", before, 0.522)
     folds, better = sum(p["folds"] for p in pairs), sum(p["dice"] > p["start"] for p in pairs)
     yield Line(
         row="hippocampus",
@@ -96,13 +96,13 @@ def _hippocampus_pair(setup: Setup, number: int, fixed: str, moving: str) -> dic
 def lung(setup: Setup) -> Iterator[Line]:
     """One patient at two dates: landmarks."""
     begin = time.perf_counter()
-    folder = _need(setup.data / "lung_ct_elastix")
+    folder = need(setup.data / "lung_ct_elastix")
     result, seconds = setup.register(folder / "fixed_baseline.nii.gz", folder / "moving_followup.nii.gz")
     table = folder / "landmarks_lps_mm.csv"
     fixed, moving = (read_points(table, space="lps", columns=side).world for side in ("fixed", "moving"))
     before = summarise(target_registration_error(fixed, moving, Affine.identity(3)))
     after = summarise(target_registration_error(fixed, moving, result.transform))
-    _check_start("mean TRE of lung CT", before["mean"], 34.7, tolerance=0.1)
+    check_start("mean TRE of lung CT", before["mean"], 34.7, tolerance=0.1)
     spread = f"median {after['median']:.2f}, max {after['max']:.2f}"
     yield Line(
         row="lung",
@@ -119,13 +119,13 @@ def lung(setup: Setup) -> Iterator[Line]:
 def cardiac(setup: Setup) -> Iterator[Line]:
     """Three hearts from end-diastole (moving) to end-systole (fixed): overlap of the left ventricle."""
     begin = time.perf_counter()
-    folder = _need(setup.data / "cardiac_sunnybrook")
+    folder = need(setup.data / "cardiac_sunnybrook")
     names = sorted(path.parent.name for path in folder.glob("*/es.nii.gz"))
     if len(names) != 3:
         raise BadInput(f"{folder}: holds {len(names)} patients, expected 3")
     cases = [_heart(setup, folder / name) for name in names]
     before, after, folds = fmean(c["start"] for c in cases), fmean(c["dice"] for c in cases), sum(c["folds"] for c in cases)
-    _check_start("Dice of label 1 of the hearts", before, 0.849)
+    check_start("Dice of label 1 of the hearts", before, 0.849)
     each = ", ".join(f"{case['dice']:.3f}" for case in cases)
     yield Line(
         row="cardiac",
@@ -155,7 +155,7 @@ def _heart(setup: Setup, folder: Path) -> dict[str, Any]:
 
 def spine(setup: Setup) -> Iterator[Line]:
     """Two contrasts on permuted axes: overlap of the cord, a part of which the moving image does not show."""
-    folder = _need(setup.data / "spine_sct")
+    folder = need(setup.data / "spine_sct")
     fixed, moving = (read_labels(folder / f"{name}_cord.nii.gz") for name in ("t1w", "t2"))
     cord, view = fixed.data[0] == 1, _in_view(Affine.identity(3), fixed.grid, moving.grid)
     seen = float((cord & view).sum() / cord.sum())
@@ -165,7 +165,7 @@ def spine(setup: Setup) -> Iterator[Line]:
         begin = time.perf_counter()
         result, seconds = setup.register(folder / "t1w.nii.gz", folder / "t2.nii.gz", similarity)
         scores = _overlaps(result, (fixed, moving), (1,))
-        _check_start("Dice of the cord", scores["start"], 0.72)
+        check_start("Dice of the cord", scores["start"], 0.72)
         within = _overlaps(result, (fixed, moving), (1,), view)
         part = f"{within['dice']:.4f} (start {within['start']:.3f}) in T2's field of view"
         limit = f"which holds {seen:.0%} of the cord and so limits the whole to {ceiling:.3f}"
@@ -209,13 +209,14 @@ def _in_view(transform: Transform, fixed: Grid, moving: Grid) -> Tensor:
     return inside(at.T[None], moving.shape)[0, 0].reshape(fixed.shape)
 
 
-def _need(folder: Path) -> Path:
+def need(folder: Path) -> Path:
+    """The folder, which is there."""
     if not folder.is_dir():
         raise BadInput(f"{folder}: does not exist, expected a folder of the data set (see benchmarks/README.md)")
     return folder
 
 
-def _check_start(what: str, found: float, expected: float, tolerance: float = 0.002) -> None:
+def check_start(what: str, found: float, expected: float, tolerance: float = 0.002) -> None:
     """The figure before registration tells whether these are the data and the metric that the targets were set on."""
     if not abs(found - expected) <= tolerance:
         raise BadInput(f"{what} is {found:.4f} before registration, expected {expected}: other data or another metric")

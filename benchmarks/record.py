@@ -8,19 +8,19 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from warpwright.errors import BadInput
 from warpwright.product.output import plain
 
-__all__ = ["HEADINGS", "Journal", "Line", "as_markdown", "fact_lines", "machine_facts", "same_run"]
+__all__ = ["HEADINGS", "Journal", "Line", "as_markdown", "fact_lines", "machine_facts", "same_run", "table_lines"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("warpwright", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "h5py")
+PACKAGES = ("warpwright", "torch", "numpy", "scipy", "numba", "nibabel", "SimpleITK", "h5py")
 HEADINGS = ("work", "public tools, 2 cores", "target", "reached", "met", "seconds")
 
 
@@ -67,13 +67,20 @@ def machine_facts(*, preset: str, threads: int, seed: int) -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
 
 
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
 def same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether rows of both headers may stand in one table: same code, preset, threads, seed, processor and torch."""
-    keys = ("commit", "code", "preset", "threads", "seed", "cpu")
+    """Whether rows of both headers may stand in one table: same code, settings, processor, versions and other tools."""
+    keys = ("commit", "code", "preset", "threads", "seed", "cpu", "tools", "judged", "rounds")
     return all(one.get(k) == other.get(k) for k in keys) and one["versions"] == other.get("versions")
 
 
@@ -103,9 +110,24 @@ def _cpu() -> str:
 
 
 class Journal:
-    """The rows that are finished: in memory, and in the files that were asked for, whole after every row."""
+    """The rows that are finished: in memory, and in the files that were asked for, whole after every row.
 
-    def __init__(self, header: Mapping[str, Any], *, table: Path | None, data: Path | None) -> None:
+    Args:
+        header: what the figures depend on.
+        table: Markdown file.
+        data: JSON file.
+        render: the text of the Markdown file; default `as_markdown`.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        *,
+        table: Path | None,
+        data: Path | None,
+        render: Callable[[Mapping[str, Any], Sequence[Line]], str] | None = None,
+    ) -> None:
+        self.render = render or as_markdown
         self.header = dict(header)
         self.lines: list[Line] = []
         self.table = table
@@ -145,7 +167,7 @@ class Journal:
             content = plain({"machine": self.header, "lines": [asdict(line) for line in self.lines]})
             _replace(self.data, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         if self.table is not None:
-            _replace(self.table, as_markdown(self.header, self.lines))
+            _replace(self.table, self.render(self.header, self.lines))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -157,9 +179,13 @@ def _replace(path: Path, text: str) -> None:
 
 def as_markdown(header: Mapping[str, Any], lines: Sequence[Line]) -> str:
     """The facts and the table."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS), *(line.cells() for line in lines)]
-    table = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    return "\n".join([*fact_lines(header), "", *table, ""])
+    return "\n".join([*fact_lines(header), "", *table_lines(HEADINGS, [line.cells() for line in lines]), ""])
+
+
+def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    every = [headings, ("---",) * len(headings), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in every]
 
 
 def fact_lines(header: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,10 @@ from warpwright.io import read_labels
 from warpwright.sampling import gaussian
 from warpwright.transforms import Affine, DisplacementField, resample
 
-__all__ = ["GRIDS", "affine_about", "brains", "grid_of", "random_field", "random_pair"]
+__all__ = ["GRIDS", "affine_about", "brain_labels", "brains", "grid_of", "random_field", "random_pair"]
 
 GRIDS = ("oblique", "flipped", "anisotropic", "permuted")
+BRAINS = "brain_labelmaps_synthseg"
 STEEPEST = 0.45  # largest |grad u| (spectral norm) of a field made here
 
 
@@ -94,13 +95,19 @@ def random_pair(grid: Grid, generator: np.random.Generator) -> tuple[Image, Imag
     return Image(fixed.data, grid, "fixed"), moving
 
 
-def brains(data: Path, shape: tuple[int, ...], seed: int) -> Iterator[Image]:
-    """Two people's label maps rendered as one contrast on a 1 mm grid: an intensity for each label, blur, noise.
+def brains(data: Path, shape: tuple[int, ...], seed: int, *, spacing: float = 1.0) -> Iterator[Image]:
+    """Two people's label maps rendered as one contrast: an intensity for each label, blur, noise.
+
+    Args:
+        data: folder of the data sets.
+        shape: voxels along each axis, around the middle of the label map.
+        seed: of the contrast and the noise.
+        spacing: of the voxels, mm.
 
     Raises:
         BadInput: the label maps are not there.
     """
-    folder = data / "brain_labelmaps_synthseg"
+    folder = data / BRAINS
     generator = np.random.default_rng(seed)
     table = torch.from_numpy(generator.uniform(20, 100, size=256).astype(np.float32))
     table[0] = 0
@@ -109,9 +116,14 @@ def brains(data: Path, shape: tuple[int, ...], seed: int) -> Iterator[Image]:
         if int(labels.data.max()) > 255:
             raise BadInput(f"{folder / name}: has labels above 255, expected those of SynthSeg")
         affine = labels.grid.affine.copy()
-        affine[:3, :3] /= np.array(labels.grid.spacing)
+        affine[:3, :3] *= spacing / np.array(labels.grid.spacing)
         affine[:3, 3] = labels.grid.centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
         coarse = Image(table[labels.data.long()], labels.grid, name)
         fine = resample(coarse, Affine.identity(3), Grid(shape, affine))
         noise = torch.from_numpy(generator.normal(0, 2, size=(1, *shape)).astype(np.float32))
         yield Image(gaussian(fine.data[None], (0.7, 0.7, 0.7))[0] + noise, fine.grid, name)
+
+
+def brain_labels(data: Path, brain: Image) -> Image:
+    """The labels that one of `brains` was rendered from, on its grid: at every voxel the label with the largest share."""
+    return resample(read_labels(data / BRAINS / brain.name), Affine.identity(3), brain.grid, interpolation="label")

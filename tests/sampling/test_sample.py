@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oracles import slow
 from oracles.make import normal, orders, permute_image
+from warpwright import kernels
 from warpwright.sampling import Outside, inside, sample, sample_labels, sample_nearest, splat
 
 OUTSIDE: tuple[Outside, ...] = ("edge", "zero")
@@ -99,9 +100,10 @@ def test_one_image_for_many_points_and_back(shape: tuple[int, ...], generator: t
 
 def test_slabs_for_threads_change_nothing(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     image, points = normal(generator, 1, 2, 5, 7, 6), _points(generator, (5, 7, 6), 20, 30, 10)
-    whole = sample(image, points)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    torch.testing.assert_close(sample(image, points), whole, atol=0, rtol=0)
+    with kernels.plainly():
+        whole = sample(image, points)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+        torch.testing.assert_close(sample(image, points), whole, atol=0, rtol=0)
 
 
 def test_nearest_rounds_halves_up_and_stays_in_the_image() -> None:
@@ -187,8 +189,9 @@ def test_labels_of_batches_and_channels_in_blocks(
     whole = sample_labels(labels, points)
     alone = [[sample_labels(labels[b : b + 1, c : c + 1], points[b : b + 1])[0, 0] for c in range(2)] for b in range(2)]
     assert torch.equal(whole, torch.stack([torch.stack(row) for row in alone]))
-    monkeypatch.setattr(sys.modules["warpwright.sampling.sample"], "BLOCK", 7)
-    assert torch.equal(sample_labels(labels, points), whole)
+    monkeypatch.setattr(sys.modules["warpwright.sampling.voxels"], "BLOCK", 7)
+    with kernels.plainly():
+        assert torch.equal(sample_labels(labels, points), whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
@@ -214,6 +217,7 @@ def test_many_labels_cost_no_more_than_few(generator: torch.Generator, monkeypat
     totals = []
     for count in (2, 3000):
         gathered.clear()
-        sample_labels(torch.randint(0, count, (1, 1, 15, 14, 16), generator=generator), points)
+        with kernels.plainly():
+            sample_labels(torch.randint(0, count, (1, 1, 15, 14, 16), generator=generator), points)
         totals.append(sum(gathered))
     assert totals == [8 * 500] * 2

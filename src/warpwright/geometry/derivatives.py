@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from warpwright.geometry.grid import Grid
+from warpwright.kernels import usable, vector_jacobian
 
 __all__ = ["determinant", "divergence", "gradient", "jacobian", "jacobian_determinant", "world_gradient"]
 
@@ -93,7 +96,34 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Returns:
         (B, *S); 1 where nothing changes, <= 0 where the map folds.
     """
+    return (_determinant if usable(displacement) else _plain_determinant)(displacement)
+
+
+def _plain_determinant(displacement: Tensor) -> Tensor:
     return determinant(jacobian(displacement))
+
+
+@torch.library.custom_op("warpwright::jacobian_determinant", mutates_args=())
+def _determinant(displacement: Tensor) -> Tensor:
+    from warpwright.kernels import jacobian as kernel
+
+    return kernel.determinant(displacement)
+
+
+@_determinant.register_fake
+def _(displacement: Tensor) -> Tensor:
+    return displacement.new_empty(len(displacement), *displacement.shape[2:])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, cotangent: Tensor) -> Tensor | None:
+    return vector_jacobian(_plain_determinant, ctx.saved_tensors, ctx.needs_input_grad, cotangent)[0]
+
+
+_determinant.register_autograd(_backward, setup_context=_save)
 
 
 def determinant(matrix: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ ENOUGH = 1000  # voxels of the level that starts are scored on
 KEPT = 3  # turns refined
 REFINEMENT = 6  # steps of each
 LEAST_OVERLAP = 0.25  # share of the smaller image that a start must cover
-MARGIN = 0.02  # a turn must beat the untouched orientation by this share of the energy
+MARGIN = 0.02  # share of the energy by which a turn must beat the untouched orientation, and may be worse before refinement
 
 
 def start_factor(grid: Grid) -> int:
@@ -60,8 +60,8 @@ def best_start(level: Level, similarity: Similarity, start: np.ndarray) -> np.nd
     """The best world matrix among positions and turns around `start`.
 
     Tried: `start` itself, middles on one another, centres of mass on one another, quarter and half turns about each
-    axis, principal axes on one another. The likeliest few are refined by a short rigid registration. A turn must beat the
-    best start without one clearly, for many organs look alike upside down.
+    axis, principal axes on one another. Those without a turn, and the likeliest turns that are hardly worse, are refined by
+    a short rigid registration. A turn must beat the best start without one clearly, for many organs look alike upside down.
 
     Args:
         level: a coarse level of the pair.
@@ -73,7 +73,10 @@ def best_start(level: Level, similarity: Similarity, start: np.ndarray) -> np.nd
     """
     straight, turned = _candidates(level, start)
     scored = [(_score(level, similarity, m), k, m) for k, m in enumerate(straight)]
+    likely = min(score for score, _, _ in scored)
+    likely += MARGIN * abs(likely) if np.isfinite(likely) else 0.0
     ranked = sorted(((_score(level, similarity, m), k, m) for k, m in enumerate(turned)), key=lambda s: s[:2])
+    ranked = [turn for turn in ranked if turn[0] <= likely]
     best: tuple[float, np.ndarray] = (np.inf, centred(level.pair.fixed_grid, level.pair.moving_grid))
     for group, margin in ((scored, 0.0), (ranked[:KEPT], MARGIN)):
         for score, _, matrix in group:

@@ -1,5 +1,6 @@
 """Reading images between voxels: sampling and its adjoint, warping, filters, pyramids."""
 
+from warpwright.sampling.directional import warp_directional
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, splat
@@ -20,6 +21,7 @@ __all__ = [
     "splat",
     "warp",
     "warp_covered",
+    "warp_directional",
     "warp_labels",
     "warp_nearest",
     "warp_within",

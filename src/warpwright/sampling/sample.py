@@ -1,4 +1,4 @@
-"""Reading an image between its voxels, and the adjoint. The only place with normalised coordinates.
+"""Reading an image between its voxels, and the adjoint. The only place with normalised coordinates (in the plain twins).
 
 Points are voxels in axis order. `outside="edge"` repeats the border voxel; `outside="zero"` fades to zero over one voxel
 beyond the outermost centres (what a zero-padded image gives). Whether a point lies inside the image, up to half a voxel
@@ -7,21 +7,21 @@ beyond the outermost centres (ITK's rule), is asked with `inside`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from warpwright.geometry import full_precision
+from warpwright.geometry import full_precision, spatial
+from warpwright.kernels import usable, vector_jacobian
 
-__all__ = ["Outside", "inside", "sample", "sample_labels", "sample_nearest", "splat"]
+__all__ = ["Outside", "corners", "inside", "sample", "splat"]
 
 Outside = Literal["edge", "zero"]
-
-BLOCK = 1 << 17  # points whose 2^D corner labels exist at one time
 
 
 def sample(image: Tensor, points: Tensor, *, outside: Outside = "edge") -> Tensor:
@@ -35,6 +35,10 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "edge") -> Tenso
     Returns:
         (B, C, *T) in the dtype of the image.
     """
+    return (_sample if usable(image, points) else _plain_sample)(image, points, outside)
+
+
+def _plain_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     batch = max(len(image), len(points))
     image, points = image.expand(batch, *image.shape[1:]), points.expand(batch, *points.shape[1:])
     flat = points.flatten(2).reshape(batch, points.shape[1], -1)
@@ -65,62 +69,49 @@ def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     return out.flatten(2).to(image.dtype)
 
 
-def sample_nearest(image: Tensor, points: Tensor) -> Tensor:
-    """The voxel nearest to each point (halves round up, as in ITK); points outside take the nearest border voxel.
+@torch.library.custom_op("warpwright::sample", mutates_args=())
+def _sample(image: Tensor, points: Tensor, outside: str) -> Tensor:
+    from warpwright.kernels import splatting
 
-    Args:
-        image: (B, C, *S), any dtype.
-        points: (B, D, *T), voxels.
-
-    Returns:
-        (B, C, *T) in the dtype of the image.
-    """
-    batch = max(len(image), len(points))
-    index = torch.zeros(points.shape[0], *points.shape[2:], dtype=torch.long, device=points.device)
-    for axis, n in enumerate(image.shape[2:]):
-        index = index * n + (points[:, axis] + 0.5).floor().clamp(0, n - 1).long()
-    flat = image.flatten(2).expand(batch, -1, -1)
-    index = index.flatten(1)[:, None].expand(batch, image.shape[1], -1)
-    return flat.gather(2, index).reshape(batch, image.shape[1], *points.shape[2:])
+    return splatting.sample(image, points, zero=outside == "zero")
 
 
-def sample_labels(labels: Tensor, points: Tensor) -> Tensor:
-    """The label with the largest interpolated share at each point: smoother outlines than the nearest voxel.
-
-    The "generic label" interpolation of ANTs with linear weights: every label's mask is interpolated, the largest wins,
-    the smaller label on a tie; the border is repeated outside. Only the 2^D labels around a point can win, so the cost
-    does not grow with the number of labels; points are taken a block at a time, so the memory for corners is bounded.
-
-    Args:
-        labels: (B, C, *S) integers.
-        points: (B, D, *T), voxels; B may be 1 for either argument.
-
-    Returns:
-        (B, C, *T) in the dtype of `labels`.
-    """
-    batch, shape = max(len(labels), len(points)), tuple(labels.shape[2:])
-    flat = labels.flatten(2).expand(batch, -1, -1)
-    limit = torch.tensor(shape, dtype=points.dtype, device=points.device)[:, None] - 1
-    parts: list[Tensor] = []
-    where = points.expand(batch, *points.shape[1:]).flatten(2)
-    for begin in range(0, where.shape[2], BLOCK):
-        at = where[:, :, begin : begin + BLOCK]
-        corners = list(_corners(torch.minimum(at.clamp_min(0), limit), shape))
-        values = torch.stack([flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1)) for index, _ in corners])
-        weights = torch.stack([weight[:, None] for _, weight in corners]).expand(values.shape)
-        parts.append(_largest_share(values, weights))
-    return torch.cat(parts, 2).reshape(batch, labels.shape[1], *points.shape[2:])
+@_sample.register_fake
+def _(image: Tensor, points: Tensor, outside: str) -> Tensor:
+    return image.new_empty(max(len(image), len(points)), image.shape[1], *spatial(points))
 
 
-def _largest_share(values: Tensor, weights: Tensor) -> Tensor:
-    """The value with the largest sum of weights over axis 0, the smaller on a tie: (K, ...) twice to (...)."""
-    out = values[0].clone()
-    mixed = (values != out).any(0)
-    values, weights = values[:, mixed], weights[:, mixed]
-    shares = torch.stack([(weights * (values == value)).sum(0) for value in values])
-    winners = shares == shares.amax(0)
-    out[mixed] = torch.where(winners, values, values.amax(0)).amin(0)
-    return out
+@torch.library.custom_op("warpwright::sample_gradient", mutates_args=())
+def _sample_gradient(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
+    from warpwright.kernels import splatting
+
+    return splatting.sample_gradient(cotangent, image, points, zero=outside == "zero")
+
+
+@_sample_gradient.register_fake
+def _(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
+    return points.new_empty(len(cotangent), *points.shape[1:])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.outside = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _sample_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    image, points = ctx.saved_tensors
+    needed, outside = ctx.needs_input_grad[:2], ctx.outside
+    if torch.is_grad_enabled():
+        return (*vector_jacobian(partial(_plain_sample, outside=outside), (image, points), needed, cotangent), None)
+    by_image = by_points = None
+    if needed[0]:
+        by_image = _splat(cotangent, points, list(spatial(image)), outside).sum_to_size(image.shape)
+    if needed[1]:
+        by_points = _sample_gradient(cotangent, image, points, outside).sum_to_size(points.shape)
+    return by_image, by_points, None
+
+
+_sample.register_autograd(_sample_backward, setup_context=_save)
 
 
 def inside(points: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -139,8 +130,13 @@ def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, outside: Ou
         outside: must be what the adjoint `sample` has.
 
     Returns:
-        (B, C, *S), with `sum(sample(a, p) * b) == sum(a * splat(b, p, S))`.
+        (B, C, *S), with `sum(sample(a, p) * b) == sum(a * splat(b, p, S))`. Values that meet are added in the order of the
+        points: on the CPU the bytes do not depend on the threads.
     """
+    return (_splat if usable(values, points) else _plain_splat)(values, points, list(shape), outside)
+
+
+def _plain_splat(values: Tensor, points: Tensor, shape: Sequence[int], outside: Outside) -> Tensor:
     batch, channels = values.shape[:2]
     points = points.expand(batch, *points.shape[1:]).flatten(2)
     if outside == "edge":
@@ -150,14 +146,52 @@ def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, outside: Ou
     count = int(torch.tensor(shape).prod())
     out = values.new_zeros(batch * channels, count)
     rows = torch.arange(batch * channels, device=values.device)[:, None] * count
-    for index, weight in _corners(points, shape):
+    for index, weight in corners(points, shape):
         dealt = (flat * weight[:, None]).reshape(batch * channels, -1)
         where = index[:, None].expand(batch, channels, -1).reshape(batch * channels, -1) + rows
         out = out.reshape(-1).index_add(0, where.reshape(-1), dealt.reshape(-1)).reshape(batch * channels, count)
     return out.reshape(batch, channels, *shape)
 
 
-def _corners(points: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+@torch.library.custom_op("warpwright::splat", mutates_args=())
+def _splat(values: Tensor, points: Tensor, shape: Sequence[int], outside: str) -> Tensor:
+    from warpwright.kernels import splatting
+
+    return splatting.splat(values, points, tuple(shape), zero=outside == "zero")
+
+
+@_splat.register_fake
+def _(values: Tensor, points: Tensor, shape: Sequence[int], outside: str) -> Tensor:
+    return values.new_empty(max(len(values), len(points)), values.shape[1], *shape)
+
+
+def _save_splat(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.shape, ctx.outside = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _splat_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    values, points = ctx.saved_tensors
+    needed, shape, outside = ctx.needs_input_grad[:2], ctx.shape, ctx.outside
+    if torch.is_grad_enabled():
+        return (
+            *vector_jacobian(partial(_plain_splat, shape=shape, outside=outside), (values, points), needed, cotangent),
+            None,
+            None,
+        )
+    by_values = by_points = None
+    if needed[0]:
+        by_values = _sample(cotangent, points, outside).sum_to_size(values.shape)
+    if needed[1]:
+        by_points = _sample_gradient(values.expand(len(cotangent), *values.shape[1:]), cotangent, points, outside)
+        by_points = by_points.sum_to_size(points.shape)
+    return by_values, by_points, None, None
+
+
+_splat.register_autograd(_splat_backward, setup_context=_save_splat)
+
+
+def corners(points: Tensor, shape: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """The 2^D voxels around each of (B, D, N) points: flat index and linear weight, (B, N) each; outside weighs zero."""
     base = points.detach().floor()
     fraction = points - base

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from warpwright.geometry import identity_points, jacobian, spatial
+from warpwright.geometry import identity_points, jacobian, moved_points, spatial
+from warpwright.kernels import usable, vector_jacobian
 from warpwright.sampling import inside, sample, splat
 
 __all__ = ["compose", "inverse_residual", "invert"]
@@ -23,7 +24,54 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     Returns:
         (B, D, *S), voxels.
     """
-    return inner + sample(outer, identity_points(spatial(inner), dtype=inner.dtype, device=inner.device) + inner)
+    if not usable(outer, inner):
+        return _plain_compose(outer, inner)
+    batch = max(len(outer), len(inner))
+    return _compose(outer.expand(batch, *outer.shape[1:]), inner.expand(batch, *inner.shape[1:]))
+
+
+def _plain_compose(outer: Tensor, inner: Tensor) -> Tensor:
+    return inner + sample(outer, moved_points(inner))
+
+
+@torch.library.custom_op("warpwright::compose", mutates_args=())
+def _compose(outer: Tensor, inner: Tensor) -> Tensor:
+    from warpwright.kernels import warping
+
+    return warping.compose(outer, inner)
+
+
+@_compose.register_fake
+def _(outer: Tensor, inner: Tensor) -> Tensor:
+    return torch.empty_like(inner, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("warpwright::compose_gradient", mutates_args=())
+def _compose_gradient(cotangent: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    from warpwright.kernels import warping
+
+    return warping.warp_gradient(cotangent, outer, inner, None, by_affine=False).add_(cotangent)
+
+
+@_compose_gradient.register_fake
+def _(cotangent: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    return torch.empty_like(inner, memory_format=torch.contiguous_format)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    outer, inner = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    if torch.is_grad_enabled():
+        return vector_jacobian(_plain_compose, (outer, inner), needed, cotangent)
+    by_outer = splat(cotangent, moved_points(inner), spatial(outer)) if needed[0] else None
+    return by_outer, _compose_gradient(cotangent, outer, inner) if needed[1] else None
+
+
+_compose.register_autograd(_backward, setup_context=_save)
 
 
 def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15) -> tuple[Tensor, float]:
@@ -32,6 +80,7 @@ def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15
     Relaxed fixed-point iteration of the whole field (Chen et al., Medical Physics 35 (2008), doi 10.1118/1.2816107),
     begun from the displacements splatted to where they lead; the voxels that still miss (strong compression, where the
     fixed point is no contraction) are finished by Newton's method. Where a map folds, one of several preimages is found.
+    No gradient flows through the kernel: where one is wanted, the steps are recorded in plain torch.
 
     Args:
         displacement: (B, D, *S), voxels.
@@ -42,6 +91,10 @@ def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15
         w (B, D, *S), voxels, and the residual: the largest |w + u(y + w)| (voxels) over the voxels whose point
         `y + w` lies in the grid (elsewhere u is not known); 0 if there is none.
     """
+    if usable(displacement) and not (displacement.requires_grad and torch.is_grad_enabled()):
+        from warpwright.kernels import inversion
+
+        return inversion.invert(displacement, tolerance, max_steps)
     inverse = _splatted(displacement)
     relaxation = torch.ones_like(displacement[:, :1])
     previous = torch.full_like(relaxation, torch.inf)
@@ -53,7 +106,7 @@ def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15
         previous = norm
         inverse = inverse.addcmul(relaxation, error, value=-1)
     inverse = torch.cat([_newton(u, w, tolerance, max_steps) for u, w in zip(displacement, inverse, strict=True)])
-    return inverse, inverse_residual(displacement, inverse)
+    return inverse, _defect(displacement, inverse)[2]
 
 
 def _splatted(displacement: Tensor) -> Tensor:
@@ -104,6 +157,10 @@ def inverse_residual(displacement: Tensor, inverse: Tensor) -> float:
         displacement: u, (B, D, *S), voxels.
         inverse: w, (B, D, *S), voxels.
     """
+    if usable(displacement, inverse) and len(displacement) == len(inverse):
+        from warpwright.kernels import inversion
+
+        return inversion.residual(displacement, inverse)
     return _defect(displacement, inverse)[2]
 
 
@@ -112,4 +169,4 @@ def _defect(displacement: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, floa
     points = identity_points(spatial(inverse), dtype=inverse.dtype, device=inverse.device) + inverse
     error = sample(displacement, points).add_(inverse)
     norm = error.square().sum(1, keepdim=True).sqrt()
-    return error, norm, float((norm * inside(points, spatial(displacement))).max())
+    return error, norm, float((norm * inside(points, spatial(displacement))).detach().max())

@@ -54,33 +54,38 @@ class LBFGS(Solver):
         precondition: Precondition,
         retract: Retract,
     ) -> tuple[Tensor, Tensor, State]:
-        """State: the previous x and gradient, then pairs (s, y), newest last."""
+        """State: energy and gradient at x, found by the last search; the previous x and gradient; then pairs (s, y), newest last."""
         if retract is not add:
             raise BadInput("L-BFGS adds its updates: it cannot serve a transform that composes them")
-        energy, gradient = objective.value_and_gradient(x, *params)
-        pairs = state[2:]
+        energy, gradient = state[:2] if state else objective.value_and_gradient(x, *params)
+        pairs = state[4:]
         if state:
-            pairs = (*pairs, x - state[0], gradient - state[1])[-2 * self.memory :]
+            pairs = (*pairs, x - state[2], gradient - state[3])[-2 * self.memory :]
         estimate, scaled = _two_loop(gradient, pairs, precondition)
         downhill = _dot(estimate, gradient) > 0
         direction = -torch.where(downhill, estimate, precondition(gradient))
         reach = longest(direction).clamp_min(tiny(x))
         direction = direction * (self.length / torch.where(scaled & downhill, reach.clamp_min(self.length), reach))
-        new = self._search(objective, x, params, energy, _dot(direction, gradient), direction)
-        return new, energy, (x, gradient, *pairs)
+        new, *found = self._search(objective, x, params, energy, gradient, direction)
+        return new, energy, (*found, x, gradient, *pairs)
 
     def _search(
-        self, objective: Objective, x: Tensor, params: tuple[Tensor, ...], energy: Tensor, slope: Tensor, direction: Tensor
-    ) -> Tensor:
+        self, objective: Objective, x: Tensor, params: tuple[Tensor, ...], energy: Tensor, gradient: Tensor, direction: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first point far enough down, with its energy and gradient; a sample that finds none stays where it is."""
+        slope = _dot(direction, gradient)
         step, poor = torch.ones_like(slope), torch.ones_like(slope, dtype=torch.bool)
+        now, there = energy, gradient
         for _ in range(self.halvings):
             trial = x + step * direction
-            fall = _like(objective.value(trial, *params), x) - _like(energy, x)
+            now, there = objective.value_and_gradient(trial, *params)
+            fall = _like(now, x) - _like(energy, x)
             poor = ~(fall <= self.decrease * step * slope)  # also where the trial is not finite
             if not poor.any():
-                return trial
+                return trial, now, there
             step = torch.where(poor, step / 2, step)
-        return x + torch.where(poor, 0, step) * direction
+        point = x + torch.where(poor, 0, step) * direction  # not a number where the gradient is none
+        return point, torch.where(poor.flatten(), energy, now), torch.where(poor, gradient, there)
 
 
 def _like(energy: Tensor, x: Tensor) -> Tensor:

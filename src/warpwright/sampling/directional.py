@@ -1,0 +1,92 @@
+"""The derivative of a pulled image along a direction of its displacement, first-order differentiable in the image.
+
+An implicit layer needs the mixed second derivative of an energy times a direction; with this it takes one gather and one
+splat instead of a second derivative of the interpolation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.geometry import moved_points, spatial
+from warpwright.kernels import usable
+from warpwright.sampling.sample import sample
+
+__all__ = ["warp_directional"]
+
+
+def warp_directional(
+    moving: Tensor, displacement: Tensor, direction: Tensor, affine: np.ndarray | Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`warp(moving, u, affine)` and its derivative along a direction v of u; the border of the image is repeated.
+
+    Args:
+        moving: (B, C, *M).
+        displacement: (B, D, *S), voxels of the fixed grid.
+        direction: (B, D, *S), voxels of the fixed grid.
+        affine: fixed voxels to moving voxels, (D+1, D+1) or (B, D+1, D+1); None for the identity.
+
+    Returns:
+        Moved and its derivative, (B, C, *S) each; differentiable in `moving` only, and once.
+    """
+    matrix = torch.from_numpy(affine) if isinstance(affine, np.ndarray) else affine
+    matrix = None if matrix is None else matrix.detach()
+    displacement, direction = displacement.detach(), direction.detach()
+    if usable(moving, displacement, direction):
+        return _warp_directional(moving, displacement, direction, matrix)
+    with torch.enable_grad():
+        u = displacement.clone().requires_grad_()
+        moved = sample(moving, moved_points(u, matrix))
+        weights = torch.zeros_like(moved, requires_grad=True)
+        (by_u,) = torch.autograd.grad(moved, u, weights, create_graph=True)  # linear in the weights: its transpose is along
+        (along,) = torch.autograd.grad(by_u, weights, direction.expand_as(u), create_graph=True)
+    return (moved, along) if moving.requires_grad and torch.is_grad_enabled() else (moved.detach(), along.detach())
+
+
+@torch.library.custom_op("warpwright::warp_directional", mutates_args=())
+def _warp_directional(
+    moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    from warpwright.kernels import directional
+
+    return directional.warp_directional(moving, displacement, direction, affine)
+
+
+@_warp_directional.register_fake
+def _(moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
+    shape = (max(len(moving), len(displacement), len(direction)), moving.shape[1], *spatial(displacement))
+    return moving.new_empty(shape), moving.new_empty(shape)
+
+
+@torch.library.custom_op("warpwright::warp_directional_adjoint", mutates_args=())
+def _adjoint(
+    by_moved: Tensor, by_along: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None, shape: list[int]
+) -> Tensor:
+    from warpwright.kernels import directional
+
+    return directional.warp_directional_adjoint(by_moved, by_along, displacement, direction, affine, tuple(shape))
+
+
+@_adjoint.register_fake
+def _(
+    by_moved: Tensor, by_along: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None, shape: list[int]
+) -> Tensor:
+    return by_moved.new_empty(*by_moved.shape[:2], *shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    moving, *others = inputs
+    ctx.shape = moving.shape
+    ctx.save_for_backward(*others)
+
+
+def _backward(ctx: Any, by_moved: Tensor, by_along: Tensor) -> tuple[Tensor | None, ...]:
+    dealt = _adjoint(by_moved, by_along, *ctx.saved_tensors, list(ctx.shape[2:]))  # an operator without a derivative: it raises
+    return dealt.sum_to_size(ctx.shape), None, None, None
+
+
+_warp_directional.register_autograd(_backward, setup_context=_save)
