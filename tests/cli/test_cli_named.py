@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
+from oracles.dicom import write_slice
 from warpwright.cli.main import main
 from warpwright.geometry import Grid, Image
 from warpwright.io import Points, read_image, read_points, read_transform, write_image, write_points, write_transform
@@ -181,15 +182,7 @@ def test_evaluate_tells_points_outside(volume, tmp_path, capsys):
 
 def write_series(folder: Path, uid: str, values: np.ndarray) -> None:
     for k, plane in enumerate(values):
-        image = sitk.GetImageFromArray(plane)
-        tags = {"0008|0060": "CT", "0020|000d": "1.2.3", "0020|000e": uid, "0008|0018": f"{uid}.{k + 1}"}
-        tags |= {"0020|0013": str(k + 1), "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
-        writer.Execute(image)
+        write_slice(folder / f"{uid}-{k}.dcm", sitk.GetImageFromArray(plane), uid, k, (0, 0, k))
 
 
 def test_a_series_is_chosen(tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 
+from oracles.dicom import write_slice
 from warpwright.cli.main import main
 from warpwright.geometry import jacobian_determinant
 from warpwright.io import read_image, read_transform
@@ -116,19 +117,12 @@ def test_config_is_laid_over_the_preset(flat, tmp_path, capsys):
 def test_a_series_is_chosen_from_a_dicom_folder(tmp_path, capsys):
     """Two series of three slices in one folder."""
     rng = np.random.default_rng(0)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
     (tmp_path / "dicom").mkdir()
     for series in (1, 2):
         for k in range(3):
             slice_ = sitk.GetImageFromArray(rng.integers(0, 100, (1, 9 + series, 8)).astype(np.int16))
             slice_.SetOrigin((0, 0, 2.0 * k))
-            tags = {"0020|000e": f"1.2.3.{series}", "0020|000d": "1.2.3", "0008|0018": f"1.2.3.{series}.{k}"}
-            tags |= {"0020|0032": f"0\\0\\{2 * k}", "0020|0037": "1\\0\\0\\0\\1\\0", "0020|0013": str(k), "0008|0060": "CT"}
-            for tag, value in tags.items():
-                slice_.SetMetaData(tag, value)
-            writer.SetFileName(str(tmp_path / "dicom" / f"{series}{k}.dcm"))
-            writer.Execute(slice_)
+            write_slice(tmp_path / "dicom" / f"{series}{k}.dcm", slice_, f"1.2.3.{series}", k, (0, 0, 2 * k))
     folder = str(tmp_path / "dicom")
     arguments = ["register", folder, folder, "--output", str(tmp_path / "o"), "--dry-run"]
     assert main([*arguments, "--fixed-series", ".1", "--moving-series", ".2"]) == 0

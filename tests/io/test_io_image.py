@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from io_cases import make_grid, smooth_image, to_sitk
 
+from oracles.dicom import write_slice
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.io import (
@@ -106,21 +107,7 @@ def write_series(folder: Path, uid: str, heights: list[float], prefix: str = "")
     for k, height in enumerate(heights):
         image = sitk.GetImageFromArray(values[k])
         image.SetSpacing((0.7, 1.3))
-        tags = {
-            "0008|0060": "CT",
-            "0020|000d": "1.2.3",
-            "0020|000e": uid,
-            "0008|0018": f"{uid}.{k + 1}",
-            "0020|0013": str(k + 1),
-            "0020|0032": f"-10\\20\\{height}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{prefix}{k}.dcm"))
-        writer.Execute(image)
+        write_slice(folder / f"{prefix}{k}.dcm", image, uid, k, (-10, 20, height))
     return values.transpose(2, 1, 0)
 
 

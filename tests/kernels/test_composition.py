@@ -63,3 +63,14 @@ def test_threads_change_no_byte(generator: torch.Generator) -> None:
         return (out.detach(), *torch.autograd.grad(out, inputs, outer))
 
     assert same_bytes(compute)
+
+
+def test_in_owned_memory(shape: tuple[int, ...], generator: torch.Generator) -> None:
+    outer, inner = (2 * normal(generator, 2, len(shape), *shape) for _ in range(2))
+    expected, given = compose(outer, inner), inner.clone()
+    with torch.no_grad():
+        found = compose(outer, inner, owned=True)
+    assert torch.equal(found, expected)
+    graph = compose(outer, given.requires_grad_(), owned=True)
+    assert graph.requires_grad
+    torch.testing.assert_close(graph.detach(), expected)

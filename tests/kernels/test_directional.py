@@ -64,6 +64,14 @@ def test_the_mixed_second_derivative(similarity: Similarity, shape: tuple[int, .
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_operator(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")
+    moving, affine = normal(generator, 1, 2, 4, 5).requires_grad_(), torch.eye(3, dtype=torch.float64)
+    field, direction = normal(generator, 2, 2, 3, 6), normal(generator, 2, 2, 3, 6)
+    for matrix in (None, affine):
+        torch.library.opcheck(torch.ops.warpwright.warp_directional, (moving, field, direction, matrix))
+
+
 def test_a_second_derivative_raises(generator: torch.Generator) -> None:
     pytest.importorskip("numba")
     moving = normal(generator, 1, 1, 5, 6).requires_grad_()

@@ -37,16 +37,16 @@ def test_every_slab_once() -> None:
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            seen = [0] * 23
-            over_slabs(lambda begin, end: seen.__setitem__(slice(begin, end), [s + 1 for s in seen[begin:end]]), (23, 4), height=3)
-            assert seen == [1] * 23
+            seen: list[int] = []
+            over_slabs(lambda begin, end, seen=seen: seen.extend(range(begin, end)), (23, 4), height=3)
+            assert sorted(seen) == list(range(23))
     finally:
         torch.set_num_threads(torch_threads)
 
 
 def test_a_failing_slab_is_told() -> None:
     def fail(begin: int, end: int) -> None:
-        raise ValueError(f"slab {begin}")
+        raise ValueError(f"slab {begin} to {end}")
 
     with pytest.raises(ValueError, match="slab"):
         over_slabs(fail, (8, 1 << 14))
@@ -72,7 +72,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_without_numba_one_line() -> None:
-    blocked = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, *a: None if n == 'numba' else find(n, *a)"
+    blocked = (
+        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, *a: None if n == 'numba' else find(n, *a)"
+    )
     said = _run(before=blocked, after="assert 'numba' not in sys.modules")
     assert said.count("numba is not installed") == 1
     assert len(said.strip().splitlines()) == 1

@@ -64,6 +64,7 @@ def test_resampling_is_that_of_the_matrices(shape: tuple[int, ...], generator: t
 
 
 def test_operators(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")
     field = normal(generator, 1, 1, 5, 6).requires_grad_()
     gaussian(field, (1.0, 1.0))
     ones = [torch.ones(5, dtype=torch.float64), torch.ones(6, dtype=torch.float64)]

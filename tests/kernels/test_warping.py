@@ -76,6 +76,7 @@ def test_derivatives(shape: tuple[int, ...], generator: torch.Generator) -> None
 
 
 def test_operator(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")
     warp(normal(generator, 1, 1, 4, 5), torch.zeros(1, 2, 3, 4, dtype=torch.float64))  # registers
     moving, field = normal(generator, 1, 1, 4, 5).requires_grad_(), normal(generator, 1, 2, 3, 4).requires_grad_()
     torch.library.opcheck(torch.ops.warpwright.warp, (moving, field, None, "edge"))
@@ -83,6 +84,7 @@ def test_operator(generator: torch.Generator) -> None:
 
 
 def test_compiled(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")
     moving, field = normal(generator, 1, 1, 6, 5), normal(generator, 1, 2, 6, 5).requires_grad_()
 
     def energy(u: Tensor) -> Tensor:

@@ -163,8 +163,8 @@ def test_a_start_may_be_any_transform() -> None:
     settings = small("greedy", "mse", levels=(1,), steps=(1,))
     result = register_pair(fixed, moving, settings, initial=start)
     expected = displacement_on(start, fixed.grid)[None]
-    # one bounded step of 0.5 voxel and one smoothing away from the start
-    assert voxel_error(result.forward, expected, fixed.grid).max() < 0.7
+    # one bounded step and one smoothing away from the start
+    assert voxel_error(result.forward, expected, fixed.grid).max() < settings.deformable.solver.length + 0.2
     assert inner(expected).norm(dim=1).max() > 1.5
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from methods_pairs import small, warped_pair
 from torch import Tensor
 
-from methods_pairs import small, warped_pair
 from oracles.threads import same_bytes
 from warpwright.methods import SimilarityName, TransformName, register_pair
 from warpwright.transforms import split

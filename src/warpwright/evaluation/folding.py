@@ -101,7 +101,7 @@ def _of_fields(back: Tensor, there: Tensor, grid: Grid) -> np.ndarray:
     return world[0].square().sum(0).sqrt()[known].cpu().numpy()
 
 
-def _of_points(parts: Sequence[Transform], grid: Grid) -> np.ndarray:
+def _of_points(parts: Sequence[Affine | DisplacementField | BSplineField], grid: Grid) -> np.ndarray:
     """Distances, mm, of the voxels whose way stays inside the grids of the fields, for any parts."""
     voxels = identity_points(grid.shape, dtype=torch.float64, device=torch.device("cpu"))[0].flatten(1).T
     kept: list[np.ndarray] = []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from warpwright.geometry.grid import Grid
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, usable
 
 __all__ = ["determinant", "divergence", "gradient", "jacobian", "jacobian_determinant", "world_gradient"]
 
@@ -103,27 +101,17 @@ def _plain_determinant(displacement: Tensor) -> Tensor:
     return determinant(jacobian(displacement))
 
 
-@torch.library.custom_op("warpwright::jacobian_determinant", mutates_args=())
-def _determinant(displacement: Tensor) -> Tensor:
+def _compiled_determinant(displacement: Tensor) -> Tensor:
     from warpwright.kernels import jacobian as kernel
 
     return kernel.determinant(displacement)
 
 
-@_determinant.register_fake
-def _(displacement: Tensor) -> Tensor:
+def _fake_determinant(displacement: Tensor) -> Tensor:
     return displacement.new_empty(len(displacement), *displacement.shape[2:])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, cotangent: Tensor) -> Tensor | None:
-    return vector_jacobian(_plain_determinant, ctx.saved_tensors, ctx.needs_input_grad, cotangent)[0]
-
-
-_determinant.register_autograd(_backward, setup_context=_save)
+_determinant = as_operator("jacobian_determinant", _compiled_determinant, fake=_fake_determinant, twin=_plain_determinant)
 
 
 def determinant(matrix: Tensor) -> Tensor:

@@ -5,8 +5,17 @@ other than `layout`, `operator`, `reduction` and `slabs` import numba, which tak
 they are called.
 """
 
-from warpwright.kernels.operator import plainly, usable, vector_jacobian
+from warpwright.kernels.operator import as_operator, by_twin, plainly, save_arguments, usable, vector_jacobian
 from warpwright.kernels.reduction import total
 from warpwright.kernels.slabs import threads_to_kernels
 
-__all__ = ["plainly", "threads_to_kernels", "total", "usable", "vector_jacobian"]
+__all__ = [
+    "as_operator",
+    "by_twin",
+    "plainly",
+    "save_arguments",
+    "threads_to_kernels",
+    "total",
+    "usable",
+    "vector_jacobian",
+]

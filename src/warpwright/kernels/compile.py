@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
+from numba.core import config, event
 from platformdirs import user_cache_path
 
 __all__ = ["cache_folder", "kernel"]
 
 LOG = logging.getLogger("warpwright")
+NUMBA: Any = config  # which makes its names while it is imported
 # sums may be reordered and contracted when compiled, but NaN and infinities keep their meaning
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
@@ -28,13 +29,13 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     The machine code is kept for later processes in `cache_folder()`.
     """
     _listen()
-    folder, before = cache_folder(), numba.config.CACHE_DIR
+    folder, before = cache_folder(), NUMBA.CACHE_DIR
     options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "boundscheck": False}
-    numba.config.CACHE_DIR = "" if folder is None else str(folder)  # numba reads it while the decorator runs, only then
+    NUMBA.CACHE_DIR = "" if folder is None else str(folder)  # numba reads it while the decorator runs, only then
     try:
         return numba.njit(cache=folder is not None, **options)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        NUMBA.CACHE_DIR = before
 
 
 @cache

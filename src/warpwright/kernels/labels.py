@@ -12,7 +12,7 @@ from torch import Tensor
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
 from warpwright.kernels.lanes import LANES, read_points
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, empty, repeated, to_tensor
+from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, empty, samples, to_tensor
 from warpwright.kernels.slabs import over_slabs
 
 __all__ = ["sample", "warp"]
@@ -27,10 +27,10 @@ def sample(image: Tensor, points: Tensor, *, share: bool) -> Tensor:
         share: whether by the largest share, else by the nearest voxel. See `sampling.sample_labels`, `sampling.sample_nearest`.
     """
     flat = as_vectors(points.flatten(2))
-    images, places = repeated(as_volume(_whole(image)), flat.reshape(len(flat), 3, flat.shape[4]))
-    out = empty((len(places), images.shape[1], 1, 1, places.shape[2]), images)
+    images, places = as_volume(_whole(image)), flat.reshape(len(flat), 3, flat.shape[4])
+    out = empty((max(len(images), len(places)), images.shape[1], 1, 1, places.shape[2]), images)
     lanes = -(-places.shape[2] // LANES)
-    for volume, at, read in zip(images, places, out, strict=True):
+    for volume, at, read in samples(images, places, out):
         over_slabs(_sample, (lanes, LANES), volume, at, share, read[:, 0, 0])
     return _kind(to_tensor(out, tuple(points.shape[2:])), image.dtype)
 
@@ -46,14 +46,12 @@ def warp(moving: Tensor, displacement: Tensor, affine: Tensor | None, background
         share: as in `sample`.
     """
     shape = tuple(displacement.shape[2:])
-    if affine is not None and affine.ndim == 3 and len(displacement) == 1:
-        displacement = displacement.expand(len(affine), *displacement.shape[1:])
-    fields = as_vectors(displacement)
-    images, fields = repeated(as_volume(_whole(moving)), fields)
-    matrices = as_matrices(affine, len(fields), len(shape))
-    out = empty((len(fields), images.shape[1], *fields.shape[2:]), images)
+    images, fields = as_volume(_whole(moving)), as_vectors(displacement)
+    batch = max(len(images), len(fields), 1 if affine is None or affine.ndim == 2 else len(affine))
+    matrices = as_matrices(affine, batch, len(shape))
+    out = empty((batch, images.shape[1], *fields.shape[2:]), images)
     fill = int(_whole(torch.zeros(1, dtype=moving.dtype).masked_fill_(torch.tensor(True), background)))
-    for image, field, matrix, moved in zip(images, fields, matrices, out, strict=True):
+    for image, field, matrix, moved in samples(images, fields, matrices, out):
         over_slabs(_warp, field.shape[1:], image, field, matrix, fill, share, moved)
     return _kind(to_tensor(out, shape), moving.dtype)
 

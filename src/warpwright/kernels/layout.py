@@ -18,7 +18,6 @@ __all__ = [
     "axes_of",
     "empty",
     "from_vectors",
-    "repeated",
     "samples",
     "to_tensor",
     "volume_shape",
@@ -72,12 +71,6 @@ def samples(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Sample after sample of arrays (B, ...) or (1, ...)."""
     for b in range(max(len(array) for array in arrays)):
         yield tuple(array[b % len(array)] for array in arrays)
-
-
-def repeated(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Arrays (B, ...) or (1, ...) as views with one length of batch."""
-    batch = max(len(array) for array in arrays)
-    return [array if len(array) == batch else np.broadcast_to(array, (batch, *array.shape[1:])) for array in arrays]
 
 
 def as_matrices(affine: Tensor | None, batch: int, dim: int) -> np.ndarray:

@@ -66,7 +66,7 @@ def _window(begin, end, source, taps_z, taps_y, taps_x, before_z, before_y, befo
 
 @kernel
 def _sum_of_rows(source, other, first, last, at, taps, before, after, out):
-    """`out = after sum_k taps[|k|] before[at + k] row(at + k)`, of the rows `first` to `last`; row n is `source[n - first, other]`."""
+    """`out = after sum_k taps[|k|] before[at + k] row(at + k)`, row n is `source[n - first, other]`, `first` <= n < `last`."""
     nil = out.dtype.type(0)
     own, weight = source[at - first, other], after * taps[0] * before[at]
     for x in range(len(out)):

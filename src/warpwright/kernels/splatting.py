@@ -12,7 +12,7 @@ from torch import Tensor
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
 from warpwright.kernels.lanes import LANES, read_points
-from warpwright.kernels.layout import as_vectors, as_volume, axes_of, empty, repeated, to_tensor, volume_shape
+from warpwright.kernels.layout import as_vectors, as_volume, axes_of, empty, samples, to_tensor, volume_shape
 from warpwright.kernels.slabs import GRAIN, over_slabs
 
 __all__ = ["sample", "sample_gradient", "splat"]
@@ -20,9 +20,9 @@ __all__ = ["sample", "sample_gradient", "splat"]
 
 def sample(image: Tensor, points: Tensor, *, zero: bool) -> Tensor:
     """(B, C, *S) read at (B, D, *T): (B, C, *T). See `sampling.sample`."""
-    images, places = repeated(as_volume(image), _flat(points))
-    out = empty((len(places), images.shape[1], places.shape[2]), places)
-    for volume, at, read in zip(images, places, out, strict=True):
+    images, places = as_volume(image), _flat(points)
+    out = empty((max(len(images), len(places)), images.shape[1], places.shape[2]), places)
+    for volume, at, read in samples(images, places, out):
         over_slabs(_sample, _lanes(at), volume, at, zero, read)
     return to_tensor(out[:, :, None, None], tuple(points.shape[2:]))
 
@@ -30,21 +30,20 @@ def sample(image: Tensor, points: Tensor, *, zero: bool) -> Tensor:
 def sample_gradient(cotangent: Tensor, image: Tensor, points: Tensor, *, zero: bool) -> Tensor:
     """Gradient of `sum(cotangent * sample(...))` in the points: (B, D, *T)."""
     batch, dim = len(cotangent), points.shape[1]
-    images, places, cotangents = repeated(as_volume(image), _flat(points), cotangent.detach().flatten(2).contiguous().numpy())
-    out = empty(places.shape, places)
-    for volume, at, g, force in zip(images, places, cotangents, out, strict=True):
+    images, places, cotangents = as_volume(image), _flat(points), _values(cotangent)
+    out = empty((batch, *places.shape[1:]), places)
+    for volume, at, g, force in samples(images, places, cotangents, out):
         over_slabs(_sample_gradient, _lanes(at), g, volume, at, zero, force)
     return torch.from_numpy(np.ascontiguousarray(out[:, axes_of(dim)])).reshape(batch, dim, *points.shape[2:])
 
 
 def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, zero: bool) -> Tensor:
     """(B, C, *T) dealt out at (B, D, *T): (B, C, *shape). See `sampling.splat`."""
-    dealt, places = repeated(values.detach().flatten(2).contiguous().numpy(), _flat(points))
-    volume = volume_shape(shape)
-    out = empty((*dealt.shape[:2], *volume), dealt)
+    dealt, places, volume = _values(values), _flat(points), volume_shape(shape)
+    out = empty((max(len(dealt), len(places)), dealt.shape[1], *volume), dealt)
     count = dealt.shape[2]
     slabs = 2 * torch.get_num_threads() if count > GRAIN else 1
-    for given, at, into in zip(dealt, places, out, strict=True):
+    for given, at, into in samples(dealt, places, out):
         reach = np.empty((2, *_lanes(at)[:1]), np.int32)
         over_slabs(_reach, _lanes(at), at, volume, reach)
         over_slabs(_splat, volume, given, at, reach, zero, into, height=-(-volume[0] // slabs))
@@ -55,6 +54,11 @@ def _flat(points: Tensor) -> np.ndarray:
     """(B, D, *T) to (B, 3, N), zero along axes that the image does not have."""
     vectors = as_vectors(points.flatten(2))
     return vectors.reshape(*vectors.shape[:2], vectors.shape[4])
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    """(B, C, *T) to (B, C, N)."""
+    return tensor.detach().flatten(2).contiguous().numpy()
 
 
 def _lanes(points: np.ndarray) -> tuple[int, int]:

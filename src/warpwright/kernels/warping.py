@@ -46,10 +46,10 @@ def warp_covered(
     return to_tensor(out, shape), to_tensor(cover, shape)
 
 
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """(B, D, *S) twice to (B, D, *S): `inner(x) + outer(x + inner(x))`."""
+def compose(outer: Tensor, inner: Tensor, *, in_place: bool = False) -> Tensor:
+    """(B, D, *S) twice to (B, D, *S): `inner(x) + outer(x + inner(x))`; in the memory of `inner` if that is wanted."""
     fields, images = as_vectors(inner), as_vectors(outer)
-    out = empty(fields.shape, fields)
+    out = fields if in_place else empty(fields.shape, fields)
     for image, field, matrix, moved in samples(images, fields, as_matrices(None, 1, inner.shape[1]), out):
         over_slabs(_warp, field.shape[1:], image, field, matrix, False, True, moved, moved[:0], image[:0])
     return from_vectors(out, tuple(inner.shape[2:]))
@@ -66,19 +66,22 @@ def _warp(begin, end, image, field, matrix, zero, add, out, covered, weights):
     step = rows.strides(shape)
     columns = field.shape[3]
     points, share, moves, cover, offset = rows.scratch(columns, field)
+    value = np.empty(columns, field.dtype)
     for z in range(begin, end):
         for y in range(field.shape[2]):
             rows.locate(matrix, z, y, field, shape, points, share, moves, cover, offset)
             for c in range(len(image)):
                 row = out[c, z, y]
-                rows.gather(flat[c], step, share, offset, row)
+                if add:
+                    own = field[c, z, y]  # which may be the very memory that is written
+                    rows.gather(flat[c], step, share, offset, value)
+                    for x in range(columns):
+                        row[x] = own[x] + value[x]
+                else:
+                    rows.gather(flat[c], step, share, offset, row)
                 if zero:
                     for x in range(columns):
                         row[x] *= cover[x]
-                if add:
-                    own = field[c, z, y]
-                    for x in range(columns):
-                        row[x] += own[x]
             if len(covered):
                 goal = covered[0, z, y]
                 if len(weights):
@@ -107,9 +110,7 @@ def _fill(begin, end, shape, field, matrix, background, out):
                     row[x] = row[x] if cover[x] > 0 else value
 
 
-def warp_gradient(
-    cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, *, by_affine: bool
-) -> Tensor:
+def warp_gradient(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, *, by_affine: bool) -> Tensor:
     """Gradient of `sum(cotangent * warp(...))`, border repeated, in the displacement, or in the affine instead.
 
     Returns:

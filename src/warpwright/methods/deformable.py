@@ -2,8 +2,8 @@
 
 A family is a frozen dataclass; lengths are millimetres. Smoothing is Gaussian, its standard deviations hold at the finest
 level and are k times wider where voxels are k times larger. Between levels a dense field is carried (a displacement, or
-the velocity), in voxels. What a solver sees is measured in the level's finest voxel along every axis, so that a step and
-its bound are lengths in space: in a stack of thick slices nothing jumps from slice to slice.
+the velocity), in voxels. What a solver steps by is measured in the level's finest voxel along every axis, so that a step
+and its bound are lengths in space: in a stack of thick slices nothing jumps from slice to slice.
 """
 
 from __future__ import annotations
@@ -45,9 +45,11 @@ class Scale:
         """A length given in mm for the finest level, in voxels of this level along each axis."""
         return [length * self.factor / s for s in self.spacing]
 
-    def to_voxels(self, field: Tensor) -> Tensor:
-        """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis."""
-        return field if self.isotropic else field * self._ratio(field)
+    def to_voxels(self, field: Tensor, *, owned: bool = False) -> Tensor:
+        """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis; `owned` ones in place without a graph."""
+        if self.isotropic:
+            return field
+        return field.mul_(self._ratio(field)) if owned and not torch.is_grad_enabled() else field * self._ratio(field)
 
     def from_voxels(self, field: Tensor) -> Tensor:
         """Vectors (B, D, ...) in voxels along each axis to finest voxels of this level."""
@@ -124,13 +126,14 @@ class Dense(Family):
             raise BadInput(f"sigmas must be at least 0 mm, got {self.gradient_sigma} and {self.field_sigma}")
 
     def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
-        return scale.from_voxels(carried)
+        return carried
 
     def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return scale.to_voxels(parameters)
+        return parameters
 
     def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
-        return gaussian(gradient, scale.voxels(self.gradient_sigma))
+        smooth = gaussian(gradient, scale.voxels(self.gradient_sigma))
+        return scale.to_voxels(smooth, owned=True)  # the derivative in a length is that in voxels times voxels to the length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +151,11 @@ class Greedy(Dense):
         return unfold(carried)
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return scale.to_voxels(parameters)
+        return parameters
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
-        composed = compose(scale.to_voxels(parameters), scale.to_voxels(update))
-        return gaussian(scale.from_voxels(composed), scale.voxels(self.field_sigma))
+        composed = compose(parameters, scale.to_voxels(update, owned=True), owned=True)
+        return gaussian(composed, scale.voxels(self.field_sigma))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +169,10 @@ class Displacement(Dense):
         return carried
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return scale.to_voxels(parameters)
+        return parameters
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
-        return gaussian(parameters + update, scale.voxels(self.field_sigma))
+        return gaussian(parameters + scale.to_voxels(update, owned=True), scale.voxels(self.field_sigma))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +194,10 @@ class Velocity(Dense):
         return unfold(exp(carried, self.squarings))
 
     def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
-        return exp(scale.to_voxels(parameters), self.squarings)
+        return exp(parameters, self.squarings)
 
     def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
-        return gaussian(parameters + update, scale.voxels(self.field_sigma))
+        return gaussian(parameters + scale.to_voxels(update, owned=True), scale.voxels(self.field_sigma))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from warpwright.methods.settings import Settings
 __all__ = ["give_back", "needed"]
 
 VOXEL = 4  # bytes of a single-precision number
-FIXED = 24  # numbers for each voxel of the fixed image at the highest point, measured
+FIXED = 18  # numbers for each voxel of the fixed image at the highest point, measured
 MOVING = 4  # and for each voxel of the moving image
 
 

@@ -211,8 +211,7 @@ class _Run:
             carried, factors = family.lift(displacement), self.finest.factors
         for factor in kept:
             level = self.level(factor)
-            carried = resize_displacement(carried, factors, level.grid.shape, level.factors)
-            carried = self._deform(level, factor, family, affine, carried, schedule[factor])
+            carried = self._deform(level, factor, family, affine, (carried, factors), schedule[factor])
             factors = level.factors
         field = family.lower(resize_displacement(carried, factors, self.grid.shape, self.finest.factors))
         before, after = self.energy(affine, displacement), self.energy(affine, field)
@@ -222,7 +221,16 @@ class _Run:
         give_back()
         return field, *invert(field)
 
-    def _deform(self, level: Level, factor: int, family: AnyFamily, affine: np.ndarray, carried: Tensor, steps: int) -> Tensor:
+    def _deform(
+        self,
+        level: Level,
+        factor: int,
+        family: AnyFamily,
+        affine: np.ndarray,
+        coarser: tuple[Tensor, tuple[int, ...]],
+        steps: int,
+    ) -> Tensor:
+        """One level, from the carried field of a coarser one and its downsampling factors."""
         begin = time.perf_counter()
         shape, scale = level.grid.shape, Scale(level.grid.spacing, factor)
         objective = FieldObjective(
@@ -231,7 +239,9 @@ class _Run:
         with torch.no_grad():
             reference = objective.data_term(_still(level), *objective.images)
         name = f"{type(family).__name__.lower()} 1/{factor}"
-        start = family.parameters(carried, scale)
+
+        def start() -> Tensor:  # made anew where it is needed, not kept: it is large
+            return family.parameters(resize_displacement(*coarser, shape, level.factors), scale)
 
         def precondition(gradient: Tensor) -> Tensor:
             if level.grid.size > LARGE:
@@ -240,7 +250,7 @@ class _Run:
 
         solution = minimise(
             objective,
-            start,
+            start(),
             objective.images,
             solver=family.solver,
             precondition=precondition,
@@ -251,7 +261,7 @@ class _Run:
             progress=self._teller(name, steps),
         )
         self._done(name, begin, solution)
-        kept = start if solution.status[0] is Status.DIVERGED else solution.value
+        kept = start() if solution.status[0] is Status.DIVERGED else solution.value
         return family.carried(kept, shape, scale)
 
     def _teller(self, name: str, steps: int) -> Callable[[int, Tensor], None] | None:

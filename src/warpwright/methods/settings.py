@@ -80,7 +80,7 @@ class Settings:
 
 STEPS: dict[Preset, tuple[int, ...]] = {
     "fast": (25, 25, 15, 8),
-    "balanced": (50, 50, 30, 20),
+    "balanced": (50, 50, 30, 15),
     "accurate": (100, 100, 60, 40),
 }
 # weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to
@@ -144,7 +144,7 @@ class Tuning:
     beta1: float
 
 
-ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.7, damping=0.1, length=1.0, beta1=0.8)
+ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=1.0, damping=0.1, length=1.0, beta1=0.8)
 # much of what differs between two kinds is noise, not motion
 TWO_KINDS = Tuning(gradient_sigma=3.0, field_sigma=1.5, damping=1.0, length=0.5, beta1=0.8)
 

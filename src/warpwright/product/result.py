@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,14 +111,18 @@ class RegistrationResult:
             BadInput: the folder is not empty or cannot be written.
             Failed: writing failed on the way.
         """
-        with whole_folder(directory, force=force) as folder:
-            write_transform(folder / "transform.h5", self.transform)
-            write_transform(folder / "inverse.h5", self.inverse)
+        with whole_folder(directory, force=force) as folder, ThreadPoolExecutor(1) as beside:
+            transforms = beside.submit(self._save_transforms, folder)  # compression runs without Python's lock
             write_image(folder / "moved.nii.gz", self.moved)
             write_image(folder / "jacobian.nii.gz", self.jacobian)
             draw(self.picture(), folder / "figure.png")
             write_json(folder / "result.json", {"command": command, **self.summary()})
+            transforms.result()
         return Path(directory)
+
+    def _save_transforms(self, folder: Path) -> None:
+        write_transform(folder / "transform.h5", self.transform)
+        write_transform(folder / "inverse.h5", self.inverse)
 
     def picture(self) -> Picture:
         """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import moved_points, spatial
-from warpwright.kernels import usable
+from warpwright.kernels import as_operator, usable
 from warpwright.sampling.sample import sample
 
 __all__ = ["warp_directional"]
@@ -33,8 +33,7 @@ def warp_directional(
     Returns:
         Moved and its derivative, (B, C, *S) each; differentiable in `moving` only, and once.
     """
-    matrix = torch.from_numpy(affine) if isinstance(affine, np.ndarray) else affine
-    matrix = None if matrix is None else matrix.detach()
+    matrix = None if affine is None else torch.as_tensor(affine).detach()
     displacement, direction = displacement.detach(), direction.detach()
     if usable(moving, displacement, direction):
         return _warp_directional(moving, displacement, direction, matrix)
@@ -47,23 +46,18 @@ def warp_directional(
     return (moved, along) if moving.requires_grad and torch.is_grad_enabled() else (moved.detach(), along.detach())
 
 
-@torch.library.custom_op("warpwright::warp_directional", mutates_args=())
-def _warp_directional(
-    moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _compiled(moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
     from warpwright.kernels import directional
 
     return directional.warp_directional(moving, displacement, direction, affine)
 
 
-@_warp_directional.register_fake
-def _(moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fake(moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
     shape = (max(len(moving), len(displacement), len(direction)), moving.shape[1], *spatial(displacement))
     return moving.new_empty(shape), moving.new_empty(shape)
 
 
-@torch.library.custom_op("warpwright::warp_directional_adjoint", mutates_args=())
-def _adjoint(
+def _compiled_adjoint(
     by_moved: Tensor, by_along: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None, shape: list[int]
 ) -> Tensor:
     from warpwright.kernels import directional
@@ -71,11 +65,8 @@ def _adjoint(
     return directional.warp_directional_adjoint(by_moved, by_along, displacement, direction, affine, tuple(shape))
 
 
-@_adjoint.register_fake
-def _(
-    by_moved: Tensor, by_along: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None, shape: list[int]
-) -> Tensor:
-    return by_moved.new_empty(*by_moved.shape[:2], *shape)
+def _fake_adjoint(by_moved: Tensor, *others: Any) -> Tensor:
+    return by_moved.new_empty(*by_moved.shape[:2], *others[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -84,9 +75,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*others)
 
 
-def _backward(ctx: Any, by_moved: Tensor, by_along: Tensor) -> tuple[Tensor | None, ...]:
-    dealt = _adjoint(by_moved, by_along, *ctx.saved_tensors, list(ctx.shape[2:]))  # an operator without a derivative: it raises
-    return dealt.sum_to_size(ctx.shape), None, None, None
+def _backward(ctx: Any, by_moved: Tensor, by_along: Tensor) -> tuple[Tensor]:
+    displacement, direction, affine = ctx.saved_tensors
+    shape = list(ctx.shape[2:])
+    dealt = _adjoint(by_moved, by_along, displacement, direction, affine, shape)  # without a derivative: a second one raises
+    return (dealt.sum_to_size(ctx.shape),)
 
 
-_warp_directional.register_autograd(_backward, setup_context=_save)
+_adjoint = as_operator("warp_directional_adjoint", _compiled_adjoint, fake=_fake_adjoint)
+_warp_directional = as_operator("warp_directional", _compiled, fake=_fake, backward=_backward, save=_save)

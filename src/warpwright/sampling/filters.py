@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import spatial
-from warpwright.kernels import usable
+from warpwright.kernels import as_operator, usable
 from warpwright.sampling.separable import along_axes, box_matrix, gaussian_matrix
 
 __all__ = ["box_sum", "gaussian", "gaussian_sum"]
@@ -78,15 +78,13 @@ def _filtered(field: Tensor, windows: Sequence[_Window]) -> Tensor:
     return _windowed(field, [w.taps for w in windows], [w.before for w in windows], [w.after for w in windows])
 
 
-@torch.library.custom_op("warpwright::window", mutates_args=())
-def _windowed(field: Tensor, taps: list[Tensor], before: list[Tensor], after: list[Tensor]) -> Tensor:
+def _compiled(field: Tensor, taps: list[Tensor], before: list[Tensor], after: list[Tensor]) -> Tensor:
     from warpwright.kernels import separable
 
     return separable.window(field, taps, before, after)
 
 
-@_windowed.register_fake
-def _(field: Tensor, taps: list[Tensor], before: list[Tensor], after: list[Tensor]) -> Tensor:
+def _fake(field: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(field, memory_format=torch.contiguous_format)
 
 
@@ -99,4 +97,4 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
     return _windowed(cotangent, ctx.taps, ctx.after, ctx.before), nothing, nothing, nothing  # the transpose
 
 
-_windowed.register_autograd(_backward, setup_context=_save)
+_windowed = as_operator("window", _compiled, fake=_fake, backward=_backward, save=_save)

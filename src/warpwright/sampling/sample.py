@@ -8,7 +8,6 @@ beyond the outermost centres (ITK's rule), is asked with `inside`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.geometry import full_precision, spatial
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, usable
 
 __all__ = ["Outside", "corners", "inside", "sample", "splat"]
 
@@ -69,49 +68,38 @@ def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     return out.flatten(2).to(image.dtype)
 
 
-@torch.library.custom_op("warpwright::sample", mutates_args=())
-def _sample(image: Tensor, points: Tensor, outside: str) -> Tensor:
+def _compiled_sample(image: Tensor, points: Tensor, outside: str) -> Tensor:
     from warpwright.kernels import splatting
 
     return splatting.sample(image, points, zero=outside == "zero")
 
 
-@_sample.register_fake
-def _(image: Tensor, points: Tensor, outside: str) -> Tensor:
+def _fake_sample(image: Tensor, points: Tensor, _: str) -> Tensor:
     return image.new_empty(max(len(image), len(points)), image.shape[1], *spatial(points))
 
 
-@torch.library.custom_op("warpwright::sample_gradient", mutates_args=())
-def _sample_gradient(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
+def _compiled_gradient(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
     from warpwright.kernels import splatting
 
     return splatting.sample_gradient(cotangent, image, points, zero=outside == "zero")
 
 
-@_sample_gradient.register_fake
-def _(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
+def _fake_gradient(cotangent: Tensor, image: Tensor, points: Tensor, outside: str) -> Tensor:
     return points.new_empty(len(cotangent), *points.shape[1:])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.outside = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _sample_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-    image, points = ctx.saved_tensors
-    needed, outside = ctx.needs_input_grad[:2], ctx.outside
-    if torch.is_grad_enabled():
-        return (*vector_jacobian(partial(_plain_sample, outside=outside), (image, points), needed, cotangent), None)
+    (image, points), (outside,) = ctx.saved_tensors, ctx.settings
     by_image = by_points = None
-    if needed[0]:
+    if ctx.needs_input_grad[0]:
         by_image = _splat(cotangent, points, list(spatial(image)), outside).sum_to_size(image.shape)
-    if needed[1]:
+    if ctx.needs_input_grad[1]:
         by_points = _sample_gradient(cotangent, image, points, outside).sum_to_size(points.shape)
-    return by_image, by_points, None
+    return by_image, by_points
 
 
-_sample.register_autograd(_sample_backward, setup_context=_save)
+_sample_gradient = as_operator("sample_gradient", _compiled_gradient, fake=_fake_gradient)
+_sample = as_operator("sample", _compiled_sample, fake=_fake_sample, backward=_sample_backward, twin=_plain_sample)
 
 
 def inside(points: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -153,42 +141,28 @@ def _plain_splat(values: Tensor, points: Tensor, shape: Sequence[int], outside: 
     return out.reshape(batch, channels, *shape)
 
 
-@torch.library.custom_op("warpwright::splat", mutates_args=())
-def _splat(values: Tensor, points: Tensor, shape: Sequence[int], outside: str) -> Tensor:
+def _compiled_splat(values: Tensor, points: Tensor, shape: Sequence[int], outside: str) -> Tensor:
     from warpwright.kernels import splatting
 
     return splatting.splat(values, points, tuple(shape), zero=outside == "zero")
 
 
-@_splat.register_fake
-def _(values: Tensor, points: Tensor, shape: Sequence[int], outside: str) -> Tensor:
+def _fake_splat(values: Tensor, points: Tensor, shape: Sequence[int], _: str) -> Tensor:
     return values.new_empty(max(len(values), len(points)), values.shape[1], *shape)
 
 
-def _save_splat(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.shape, ctx.outside = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _splat_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-    values, points = ctx.saved_tensors
-    needed, shape, outside = ctx.needs_input_grad[:2], ctx.shape, ctx.outside
-    if torch.is_grad_enabled():
-        return (
-            *vector_jacobian(partial(_plain_splat, shape=shape, outside=outside), (values, points), needed, cotangent),
-            None,
-            None,
-        )
+    (values, points), (_, outside) = ctx.saved_tensors, ctx.settings
     by_values = by_points = None
-    if needed[0]:
+    if ctx.needs_input_grad[0]:
         by_values = _sample(cotangent, points, outside).sum_to_size(values.shape)
-    if needed[1]:
+    if ctx.needs_input_grad[1]:
         by_points = _sample_gradient(values.expand(len(cotangent), *values.shape[1:]), cotangent, points, outside)
         by_points = by_points.sum_to_size(points.shape)
-    return by_values, by_points, None, None
+    return by_values, by_points
 
 
-_splat.register_autograd(_splat_backward, setup_context=_save_splat)
+_splat = as_operator("splat", _compiled_splat, fake=_fake_splat, backward=_splat_backward, twin=_plain_splat)
 
 
 def corners(points: Tensor, shape: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:

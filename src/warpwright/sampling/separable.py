@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import full_precision
-from warpwright.kernels import usable
+from warpwright.kernels import as_operator, usable
 
 __all__ = ["along_axes", "along_axis", "box_matrix", "bspline_matrix", "gaussian_matrix", "linear_matrix"]
 
@@ -45,15 +45,13 @@ def _plain(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     return out.reshape(shape).to(field.dtype)
 
 
-@torch.library.custom_op("warpwright::along_axis", mutates_args=())
-def _banded(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def _compiled(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     from warpwright.kernels import banded
 
     return banded.along_axis(field, matrix, axis)
 
 
-@_banded.register_fake
-def _(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def _fake(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     shape = list(field.shape)
     shape[axis + 2] = len(matrix)
     return field.new_empty(shape)
@@ -64,12 +62,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(matrix)
 
 
-def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor]:
     (matrix,) = ctx.saved_tensors
-    return _banded(cotangent, matrix.T, ctx.axis), None, None
+    return (_banded(cotangent, matrix.T, ctx.axis),)
 
 
-_banded.register_autograd(_backward, setup_context=_save)
+_banded = as_operator("along_axis", _compiled, fake=_fake, backward=_backward, save=_save)
 
 
 def along_axes(field: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:

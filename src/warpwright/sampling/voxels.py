@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from warpwright.geometry import spatial
-from warpwright.kernels import usable
+from warpwright.kernels import as_operator, usable
 from warpwright.sampling.sample import corners
 
 __all__ = ["pickable", "sample_labels", "sample_nearest", "warp_pick"]
@@ -84,28 +86,28 @@ def pickable(image: Tensor, where: Tensor) -> bool:
     return not kind.is_complex and (kind.itemsize > 1 or not kind.is_floating_point) and usable(where)
 
 
-@torch.library.custom_op("warpwright::pick", mutates_args=())
-def _pick(image: Tensor, points: Tensor, share: bool) -> Tensor:
+def _compiled_pick(image: Tensor, points: Tensor, share: bool) -> Tensor:
     """(B, C, *S) at (B, D, *T), as `sample_labels` with `share`, else as `sample_nearest`."""
     from warpwright.kernels import labels
 
     return labels.sample(image, points, share=share)
 
 
-@_pick.register_fake
-def _(image: Tensor, points: Tensor, share: bool) -> Tensor:
+def _fake_pick(image: Tensor, points: Tensor, share: bool) -> Tensor:
     return image.new_empty(max(len(image), len(points)), image.shape[1], *spatial(points))
 
 
-@torch.library.custom_op("warpwright::warp_pick", mutates_args=())
-def warp_pick(moving: Tensor, displacement: Tensor, affine: Tensor | None, background: float, share: bool) -> Tensor:
+def _compiled_warp_pick(moving: Tensor, displacement: Tensor, affine: Tensor | None, background: float, share: bool) -> Tensor:
     """(B, C, *M) through (B, D, *S), as `warp_labels` with `share`, else as `warp_nearest`."""
     from warpwright.kernels import labels
 
     return labels.warp(moving, displacement, affine, background, share=share)
 
 
-@warp_pick.register_fake
-def _(moving: Tensor, displacement: Tensor, affine: Tensor | None, background: float, share: bool) -> Tensor:
+def _fake_warp_pick(moving: Tensor, displacement: Tensor, affine: Tensor | None, *_: Any) -> Tensor:
     batch = max(len(moving), len(displacement), len(affine) if affine is not None and affine.ndim == 3 else 1)
     return moving.new_empty(batch, moving.shape[1], *spatial(displacement))
+
+
+_pick = as_operator("pick", _compiled_pick, fake=_fake_pick)
+warp_pick = as_operator("warp_pick", _compiled_warp_pick, fake=_fake_warp_pick)

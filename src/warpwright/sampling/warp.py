@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import moved_points, spatial
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, by_twin, save_arguments, usable
 from warpwright.sampling.sample import Outside, inside, sample, splat
 from warpwright.sampling.voxels import pickable, sample_labels, sample_nearest, warp_pick
 
@@ -58,7 +58,7 @@ def warp_covered(
 
 
 def _as_tensor(affine: np.ndarray | Tensor | None) -> Tensor | None:
-    return torch.from_numpy(affine) if isinstance(affine, np.ndarray) else affine
+    return None if affine is None else torch.as_tensor(affine)
 
 
 def warp_within(
@@ -92,24 +92,21 @@ def warp_labels(
     return sample_labels(moving, points).masked_fill(~inside(points, spatial(moving)), background)
 
 
-def _plain(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: Outside = "edge") -> Tensor:
+def _plain(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: Outside) -> Tensor:
     return sample(moving, moved_points(displacement, affine), outside=outside)
 
 
-@torch.library.custom_op("warpwright::warp", mutates_args=())
-def _warp(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: str) -> Tensor:
+def _compiled(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: str) -> Tensor:
     from warpwright.kernels import warping
 
     return warping.warp(moving, displacement, affine, zero=outside == "zero")
 
 
-@_warp.register_fake
-def _(moving: Tensor, displacement: Tensor, affine: Tensor | None, outside: str) -> Tensor:
+def _fake(moving: Tensor, displacement: Tensor, *_: Any) -> Tensor:
     return moving.new_empty(max(len(moving), len(displacement)), moving.shape[1], *spatial(displacement))
 
 
-@torch.library.custom_op("warpwright::warp_covered", mutates_args=())
-def _warp_covered(
+def _compiled_covered(
     moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     from warpwright.kernels import warping
@@ -117,44 +114,37 @@ def _warp_covered(
     return warping.warp_covered(moving, displacement, affine, moving_weight)
 
 
-@_warp_covered.register_fake
-def _(moving: Tensor, displacement: Tensor, affine: Tensor | None, moving_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fake_covered(moving: Tensor, displacement: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     batch, shape = max(len(moving), len(displacement)), spatial(displacement)
     return moving.new_empty(batch, moving.shape[1], *shape), moving.new_empty(batch, 1, *shape)
 
 
-@torch.library.custom_op("warpwright::warp_gradient", mutates_args=())
-def _warp_gradient(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool) -> Tensor:
+def _compiled_gradient(
+    cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool
+) -> Tensor:
     from warpwright.kernels import warping
 
     return warping.warp_gradient(cotangent, moving, displacement, affine, by_affine=by_affine)
 
 
-@_warp_gradient.register_fake
-def _(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool) -> Tensor:
+def _fake_gradient(cotangent: Tensor, moving: Tensor, displacement: Tensor, affine: Tensor | None, by_affine: bool) -> Tensor:
     batch, side = len(cotangent), displacement.shape[1] + 1
     if by_affine:
         return displacement.new_empty(batch, side, side, dtype=torch.float64)
     return displacement.new_empty(batch, *displacement.shape[1:])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.outside = inputs[3]
-    ctx.save_for_backward(*inputs[:3])
-
-
-def _save_covered(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _save(ctx, (*inputs[:3], "edge"), output)
+def _save_covered(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    save_arguments(ctx, (*inputs[:3], "edge"), output)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # else every backward pass would make a volume of zeros for the cover
 
 
 def _backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.settings == ("zero",):
+        return by_twin(ctx, _plain, cotangent)
     moving, displacement, affine = ctx.saved_tensors
-    needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled() or ctx.outside == "zero":
-        by = vector_jacobian(lambda *tensors: _plain(*tensors, ctx.outside), ctx.saved_tensors, needed, cotangent)
-        return (*by, None)
+    needed = ctx.needs_input_grad
     by_moving = by_displacement = by_affine = None
     if needed[0]:
         by_moving = splat(cotangent, moved_points(displacement, affine), spatial(moving)).sum_to_size(moving.shape)
@@ -162,8 +152,11 @@ def _backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, .
         by_displacement = _warp_gradient(cotangent, moving, displacement, affine, False).sum_to_size(displacement.shape)
     if needed[2]:
         by_affine = _warp_gradient(cotangent, moving, displacement, affine, True).sum_to_size(affine.shape).to(affine.dtype)
-    return by_moving, by_displacement, by_affine, None
+    return by_moving, by_displacement, by_affine
 
 
-_warp.register_autograd(_backward, setup_context=_save)
-_warp_covered.register_autograd(_backward, setup_context=_save_covered)
+_warp_gradient = as_operator("warp_gradient", _compiled_gradient, fake=_fake_gradient)
+_warp = as_operator("warp", _compiled, fake=_fake, backward=_backward, twin=_plain)
+_warp_covered = as_operator(
+    "warp_covered", _compiled_covered, fake=_fake_covered, backward=_backward, twin=_plain, save=_save_covered
+)

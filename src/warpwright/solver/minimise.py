@@ -51,49 +51,32 @@ def minimise(
     Returns:
         A `Solution`; nothing is raised for a sample that fails.
     """
-    with torch.set_grad_enabled(adjoint is not None):
-        return _loop(
-            objective, x0, params, solver, precondition, retract, max_steps, tolerance, max(window, 2), reference, progress
-        )
-
-
-def _loop(
-    objective: Objective,
-    x: Tensor,
-    params: tuple[Tensor, ...],
-    solver: Solver,
-    precondition: Precondition,
-    retract: Retract,
-    max_steps: int,
-    tolerance: float | None,
-    window: int,
-    reference: Tensor | None,
-    progress: Callable[[int, Tensor], None] | None,
-) -> Solution:
+    x, previous, window = x0, x0, max(window, 2)
+    del x0  # large, and not needed after the second step
     batch = len(x)
-    state, previous = solver.init(x), x
-    status = [Status.MAX_STEPS] * batch
-    steps = [max_steps] * batch
+    status, steps = [Status.MAX_STEPS] * batch, [max_steps] * batch
     active = torch.ones(batch, dtype=torch.bool, device=x.device)
     history: list[Tensor] = []
-    for step in range(max_steps):
-        new, energy, state = solver.step(objective, x, params, state, precondition, retract)
-        energy = torch.where(active, energy, history[-1]) if history else energy
-        history.append(energy.detach())
-        if progress is not None:
-            progress(step, history[-1])
-        defined = torch.isfinite(history[-1])
-        sound = defined & torch.isfinite(total(new))  # one number that is not finite makes their sum so
-        stopped = _stopped(history, sound, tolerance, window, reference)
-        x, previous = (x if defined.all() else _choose(defined | ~active, x, previous)), x
-        for sample, reason in enumerate(stopped):
-            if active[sample] and reason is not None:
-                status[sample], steps[sample] = reason, step
-        active = active & torch.tensor([reason is None for reason in stopped], device=x.device)
-        if not active.any():
-            break
-        x = new if active.all() else _choose(active, new, x)
-    trace = torch.stack(history) if history else objective.value(x, *params).detach()[None]
+    with torch.set_grad_enabled(adjoint is not None):
+        state = solver.init(x)
+        for step in range(max_steps):
+            new, energy, state = solver.step(objective, x, params, state, precondition, retract)
+            energy = torch.where(active, energy, history[-1]) if history else energy
+            history.append(energy.detach())
+            if progress is not None:
+                progress(step, history[-1])
+            defined = torch.isfinite(history[-1])
+            sound = defined & torch.isfinite(total(new))  # one number that is not finite makes their sum so
+            stopped = _stopped(history, sound, tolerance, window, reference)
+            x, previous = (x if defined.all() else _choose(defined | ~active, x, previous)), x
+            for sample, reason in enumerate(stopped):
+                if active[sample] and reason is not None:
+                    status[sample], steps[sample] = reason, step
+            active = active & torch.tensor([reason is None for reason in stopped], device=x.device)
+            if not active.any():
+                break
+            x = new if active.all() else _choose(active, new, x)
+        trace = torch.stack(history) if history else objective.value(x, *params).detach()[None]
     for sample, rose in enumerate(trace[-1] > trace[0]):
         if rose and status[sample] is Status.MAX_STEPS:
             status[sample] = Status.DIVERGED

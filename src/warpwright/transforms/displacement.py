@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import identity_points, jacobian, moved_points, spatial
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, usable
 from warpwright.sampling import inside, sample, splat
 
 __all__ = ["compose", "inverse_residual", "invert"]
 
 
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
+def compose(outer: Tensor, inner: Tensor, *, owned: bool = False) -> Tensor:
     """Displacement of `(Id + outer) o (Id + inner)`: `inner(x) + outer(x + inner(x))`; border values repeated outside.
 
     Args:
         outer: (B, D, *S), voxels.
         inner: (B, D, *S), voxels.
+        owned: whether the memory of `inner`, which is not that of `outer`, may hold the result where there is no graph.
 
     Returns:
         (B, D, *S), voxels.
@@ -27,6 +28,8 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     if not usable(outer, inner):
         return _plain_compose(outer, inner)
     batch = max(len(outer), len(inner))
+    if owned and len(inner) == batch and not torch.is_grad_enabled():
+        return _compiled_in_place(outer, inner.contiguous())
     return _compose(outer.expand(batch, *outer.shape[1:]), inner.expand(batch, *inner.shape[1:]))
 
 
@@ -34,44 +37,36 @@ def _plain_compose(outer: Tensor, inner: Tensor) -> Tensor:
     return inner + sample(outer, moved_points(inner))
 
 
-@torch.library.custom_op("warpwright::compose", mutates_args=())
-def _compose(outer: Tensor, inner: Tensor) -> Tensor:
+def _compiled_compose(outer: Tensor, inner: Tensor) -> Tensor:
     from warpwright.kernels import warping
 
     return warping.compose(outer, inner)
 
 
-@_compose.register_fake
-def _(outer: Tensor, inner: Tensor) -> Tensor:
-    return torch.empty_like(inner, memory_format=torch.contiguous_format)
+def _compiled_in_place(outer: Tensor, inner: Tensor) -> Tensor:
+    from warpwright.kernels import warping
+
+    return warping.compose(outer, inner, in_place=True)
 
 
-@torch.library.custom_op("warpwright::compose_gradient", mutates_args=())
-def _compose_gradient(cotangent: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+def _compiled_gradient(cotangent: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
     from warpwright.kernels import warping
 
     return warping.warp_gradient(cotangent, outer, inner, None, by_affine=False).add_(cotangent)
 
 
-@_compose_gradient.register_fake
-def _(cotangent: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
-    return torch.empty_like(inner, memory_format=torch.contiguous_format)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _like_last(*fields: Tensor) -> Tensor:
+    return torch.empty_like(fields[-1], memory_format=torch.contiguous_format)
 
 
 def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     outer, inner = ctx.saved_tensors
-    needed = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        return vector_jacobian(_plain_compose, (outer, inner), needed, cotangent)
-    by_outer = splat(cotangent, moved_points(inner), spatial(outer)) if needed[0] else None
-    return by_outer, _compose_gradient(cotangent, outer, inner) if needed[1] else None
+    by_outer = splat(cotangent, moved_points(inner), spatial(outer)) if ctx.needs_input_grad[0] else None
+    return by_outer, _compose_gradient(cotangent, outer, inner) if ctx.needs_input_grad[1] else None
 
 
-_compose.register_autograd(_backward, setup_context=_save)
+_compose_gradient = as_operator("compose_gradient", _compiled_gradient, fake=_like_last)
+_compose = as_operator("compose", _compiled_compose, fake=_like_last, backward=_backward, twin=_plain_compose)
 
 
 def invert(displacement: Tensor, *, tolerance: float = 1e-3, max_steps: int = 15) -> tuple[Tensor, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpwright.kernels import usable
+from warpwright.kernels import as_operator, usable
 
 __all__ = ["intensity_ends"]
 
@@ -43,13 +43,14 @@ def _ends_of_row(values: Tensor, outliers: float) -> Tensor:
     return ends if ends[1] > ends[0] else extremes
 
 
-@torch.library.custom_op("warpwright::intensity_ends", mutates_args=())
-def _compiled(values: Tensor, weight: Tensor | None, outliers: float) -> Tensor:
+def _compute(values: Tensor, weight: Tensor | None, outliers: float) -> Tensor:
     from warpwright.kernels import quantiles
 
     return quantiles.ends(values, weight, outliers)
 
 
-@_compiled.register_fake
-def _(values: Tensor, *others: Any) -> Tensor:
+def _fake(values: Tensor, *_: Any) -> Tensor:
     return values.new_empty(len(values), 2)
+
+
+_compiled = as_operator("intensity_ends", _compute, fake=_fake)

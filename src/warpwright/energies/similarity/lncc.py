@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Similarity, reduce
+from warpwright.energies.similarity.swept import as_energy
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import usable
 from warpwright.sampling import box_sum, gaussian_sum
 
 __all__ = ["LNCC"]
@@ -54,12 +55,9 @@ class LNCC(Similarity):
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         others = torch.is_grad_enabled() and (fixed.requires_grad or (weight is not None and weight.requires_grad))
         if self.window == "gaussian" or others or not usable(moved, fixed, weight):
-            return self._plain(moved, fixed, weight)
+            return _plain(self, moved, fixed, weight)
         gradient = moved.requires_grad and torch.is_grad_enabled()
         return _lncc(moved, fixed, weight, list(self._radii(moved)), self.epsilon, gradient)[0]
-
-    def _plain(self, moved: Tensor, fixed: Tensor, weight: Tensor | None) -> Tensor:
-        return reduce(1 - self.correlation_map(moved, fixed, weight).mean(1, keepdim=True), weight)
 
     def _radii(self, image: Tensor) -> tuple[int, ...]:
         return self.radius if isinstance(self.radius, tuple) else (self.radius,) * len(spatial(image))
@@ -93,6 +91,10 @@ class LNCC(Similarity):
         """Sum over the window around every voxel, cut at the border; its own adjoint."""
         radii = self._radii(field)
         return box_sum(field, radii) if self.window == "box" else gaussian_sum(field, radii)
+
+
+def _plain(lncc: LNCC, moved: Tensor, fixed: Tensor, weight: Tensor | None) -> Tensor:
+    return reduce(1 - lncc.correlation_map(moved, fixed, weight).mean(1, keepdim=True), weight)
 
 
 class _Moments(NamedTuple):
@@ -147,8 +149,7 @@ class _InMoved(torch.autograd.Function):
         return gradient if weight is None else gradient * weight, None, None, None
 
 
-@torch.library.custom_op("warpwright::lncc", mutates_args=())
-def _lncc(
+def _compiled(
     moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: list[int], epsilon: float, gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Energies of `LNCC.similarity`, box window, and with `gradient` theirs in the moved image, which backward scales."""
@@ -157,32 +158,13 @@ def _lncc(
     return correlation.lncc(moved, fixed, weight, tuple(radius), epsilon, gradient=gradient)
 
 
-@_lncc.register_fake
-def _(
-    moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: list[int], epsilon: float, gradient: bool
-) -> tuple[Tensor, Tensor]:
+def _fake(moved: Tensor, fixed: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     batch = max(len(moved), len(fixed))
-    return moved.new_empty(batch), moved.new_empty(batch if gradient else 0, *moved.shape[1:])
+    return moved.new_empty(batch), moved.new_empty(batch if others[-1] else 0, *moved.shape[1:])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, radius, epsilon, _ = inputs
-    ctx.lncc = LNCC(radius=tuple(radius), epsilon=epsilon)
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+def _twin(moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: Sequence[int], epsilon: float, gradient: bool) -> Tensor:
+    return _plain(LNCC(radius=tuple(radius), epsilon=epsilon), moved, fixed, weight)
 
 
-def _backward(ctx: Any, cotangent: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, by_moved = ctx.saved_tensors
-    if cotangent is None:
-        return (None,) * 6
-    if torch.is_grad_enabled() or not len(by_moved):
-        again = vector_jacobian(ctx.lncc._plain, inputs, ctx.needs_input_grad[:3], cotangent)
-        return (*again, None, None, None)
-    if type(cotangent) is not Tensor or (cotangent != 1).any():  # a traced one has no value
-        by_moved = by_moved * cotangent.reshape(-1, *(1,) * (by_moved.ndim - 1))
-    return by_moved.sum_to_size(inputs[0].shape), None, None, None, None, None
-
-
-_lncc.register_autograd(_backward, setup_context=_save)
+_lncc = as_energy("lncc", _compiled, fake=_fake, twin=_twin)

@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Pointwise, reduce
+from warpwright.energies.similarity.swept import as_energy
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, usable
 from warpwright.sampling import box_sum
 
 __all__ = ["MIND", "descriptor"]
@@ -72,15 +73,17 @@ class MIND(Pointwise):
         others = tracing and (fixed.requires_grad or (weight is not None and weight.requires_grad))
         if others or not usable(moved, fixed, weight):
             return super().similarity(moved, fixed, weight)
-        moved, fixed = torch.broadcast_tensors(moved, fixed)
+        moved, fixed = cast(
+            tuple[Tensor, Tensor],
+            torch.broadcast_tensors(moved, fixed),  # pyright: ignore[reportUnknownMemberType]: not annotated
+        )
         shape = spatial(moved)
         weight = None if weight is None else weight.expand(-1, 1, *shape)
         radius, dilation = _for_axes(self.radius, len(shape)), _for_axes(self.dilation, len(shape))
         return _mind(moved, fixed, weight, radius, dilation, tracing and moved.requires_grad)[0]
 
 
-@torch.library.custom_op("warpwright::mind", mutates_args=())
-def _mind(
+def _compiled(
     moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: Sequence[int], dilation: Sequence[int], gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Energies (B,) and, with `gradient`, their derivatives in the moved image; else (0, C, *S)."""
@@ -89,36 +92,18 @@ def _mind(
     return similarity(moved, fixed, weight, tuple(radius), tuple(dilation), VARIANCE_RANGE, gradient=gradient)
 
 
-@_mind.register_fake
-def _(moved: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+def _fake(moved: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return moved.new_empty(len(moved)), moved.new_empty(len(moved) if others[-1] else 0, *moved.shape[1:])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.radius, ctx.dilation, ctx.gradient = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+def _twin(
+    moved: Tensor, fixed: Tensor, weight: Tensor | None, radius: Sequence[int], dilation: Sequence[int], gradient: bool
+) -> Tensor:
+    difference = _plain(moved, radius, dilation) - _plain(fixed, radius, dilation)
+    return reduce(difference.square().mean(1, keepdim=True), weight)
 
 
-def _backward(ctx: Any, cotangent: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, by_moved = ctx.saved_tensors
-    if cotangent is None:
-        return (None,) * 6
-    needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled() or not ctx.gradient or any(needed[1:]):
-
-        def plain(moved: Tensor, fixed: Tensor, weight: Tensor | None) -> Tensor:
-            difference = _plain(moved, ctx.radius, ctx.dilation) - _plain(fixed, ctx.radius, ctx.dilation)
-            return reduce(difference.square().mean(1, keepdim=True), weight)
-
-        return *vector_jacobian(plain, inputs, needed, cotangent), None, None, None
-    if type(cotangent) is not Tensor or (cotangent != 1).any():  # a traced one has no value
-        by_moved = by_moved * cotangent.reshape(-1, *(1,) * (by_moved.ndim - 1))
-    return by_moved, None, None, None, None, None
-
-
-_mind.register_autograd(_backward, setup_context=_save)
+_mind = as_energy("mind", _compiled, fake=_fake, twin=_twin)
 
 
 def descriptor(image: Tensor, radius: int | tuple[int, ...] = 1, dilation: int | tuple[int, ...] = 1) -> Tensor:
@@ -138,17 +123,18 @@ def descriptor(image: Tensor, radius: int | tuple[int, ...] = 1, dilation: int |
     return (_descriptor if compiled else _plain)(image, box, distance)
 
 
-@torch.library.custom_op("warpwright::mind_descriptor", mutates_args=())
-def _descriptor(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:
+def _compiled_descriptor(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:
     from warpwright.kernels.descriptor import mind
 
     return mind(image, tuple(radius), tuple(dilation), VARIANCE_RANGE)
 
 
-@_descriptor.register_fake
-def _(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:
+def _fake_descriptor(image: Tensor, *_: Any) -> Tensor:
     shape = spatial(image)
     return image.new_empty(len(image), image.shape[1] * 2 * len(shape) * (len(shape) - 1), *shape)
+
+
+_descriptor = as_operator("mind_descriptor", _compiled_descriptor, fake=_fake_descriptor)
 
 
 def _plain(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Pointwise
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.energies.similarity.swept import as_energy
+from warpwright.kernels import usable
 
 __all__ = ["MSE"]
 
@@ -31,7 +32,7 @@ class MSE(Pointwise):
         weight: Tensor | None = None,
         moving_weight: Tensor | None = None,
     ) -> Tensor:
-        matrix = torch.from_numpy(affine) if isinstance(affine, np.ndarray) else affine
+        matrix = None if affine is None else torch.as_tensor(affine)
         by_fixed, by_moving, by_weight, by_displacement, by_affine = (
             torch.is_grad_enabled() and t is not None and t.requires_grad for t in (fixed, moving, weight, displacement, matrix)
         )
@@ -47,8 +48,7 @@ class MSE(Pointwise):
         return 2 * ones / torch.where(size > 0, size, torch.ones_like(size))
 
 
-@torch.library.custom_op("warpwright::match_mse", mutates_args=())
-def _match(
+def _compiled(
     fixed: Tensor,
     moving: Tensor,
     displacement: Tensor,
@@ -65,8 +65,7 @@ def _match(
     return squared.match(fixed, moving, displacement, affine, weight, moving_weight, **wanted)
 
 
-@_match.register_fake
-def _(
+def _fake(
     fixed: Tensor,
     moving: Tensor,
     displacement: Tensor,
@@ -86,29 +85,12 @@ def _(
     return fixed.new_empty(batch), fixed.new_empty(0)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.by_displacement, _ = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+def _twin(*arguments: Any) -> Tensor:
+    return Pointwise.match(MSE(), *arguments[:6])
 
 
-def _backward(ctx: Any, cotangent: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    fixed, moving, displacement, affine, *weights, gradient = ctx.saved_tensors
-    if cotangent is None:
-        return (None,) * 8
-    if torch.is_grad_enabled():
-
-        def plain(displacement: Tensor, affine: Tensor | None) -> Tensor:
-            return Pointwise.match(MSE(), fixed, moving, displacement, affine, *weights)
-
-        by = vector_jacobian(plain, (displacement, affine), ctx.needs_input_grad[2:4], cotangent)
-        return None, None, *by, None, None, None, None
-    if type(cotangent) is not Tensor or (cotangent != 1).any():  # a traced one has no value
-        gradient = gradient * cotangent.reshape(-1, *(1,) * (gradient.ndim - 1)).to(gradient.dtype)
-    if ctx.by_displacement:
-        return None, None, gradient.sum_to_size(displacement.shape), None, None, None, None, None
-    return None, None, None, gradient.sum_to_size(affine.shape).to(affine.dtype), None, None, None, None
+def _place(by_displacement: bool, _: bool) -> int:
+    return 2 if by_displacement else 3
 
 
-_match.register_autograd(_backward, setup_context=_save)
+_match = as_energy("match_mse", _compiled, fake=_fake, twin=_twin, place=_place)

@@ -21,7 +21,7 @@ from torch import Tensor
 from warpwright.energies.similarity.base import Similarity
 from warpwright.energies.similarity.intensity_range import intensity_ends
 from warpwright.errors import BadInput
-from warpwright.kernels import usable, vector_jacobian
+from warpwright.kernels import as_operator, usable
 
 __all__ = ["MutualInformation"]
 
@@ -61,8 +61,8 @@ class MutualInformation(Similarity):
         if weight is not None:
             weight = weight.expand(*rows, *weight.shape[2:]).reshape(rows.numel(), -1)
         fixed, moved = fixed.reshape(rows.numel(), -1), moved.reshape(rows.numel(), -1)
-        ends = [intensity_ends(image, weight, self.outliers) for image in (fixed, moved)]
-        joint = (_joint if usable(fixed, moved, weight) else _plain)(fixed, moved, weight, *ends, self.bins)
+        of_fixed, of_moved = (intensity_ends(image, weight, self.outliers) for image in (fixed, moved))
+        joint = (_joint if usable(fixed, moved, weight) else _plain)(fixed, moved, weight, of_fixed, of_moved, self.bins)
         total = joint.sum(2).sum(1)[:, None, None]  # axis by axis: one sum of all would depend on the number of threads
         p = joint / torch.where(total > 0, total, torch.ones_like(total))
         alone = _entropies(p.sum(1)) + _entropies(p.sum(2))
@@ -83,21 +83,18 @@ def _plain(fixed: Tensor, moved: Tensor, weight: Tensor | None, ends_fixed: Tens
     return cast(Callable[..., Tensor], _JointHistogram.apply)(*positions, weight, bins)
 
 
-@torch.library.custom_op("warpwright::joint_histogram", mutates_args=())
-def _joint(fixed: Tensor, moved: Tensor, weight: Tensor | None, ends_fixed: Tensor, ends_moved: Tensor, bins: int) -> Tensor:
+def _compiled(fixed: Tensor, moved: Tensor, weight: Tensor | None, ends_fixed: Tensor, ends_moved: Tensor, bins: int) -> Tensor:
     from warpwright.kernels import histogram
 
     return histogram.joint(fixed, moved, weight, ends_fixed, ends_moved, bins)
 
 
-@_joint.register_fake
-def _(fixed: Tensor, *others: Any) -> Tensor:
+def _fake(fixed: Tensor, *others: Any) -> Tensor:
     bins = others[-1]
     return fixed.new_empty(len(fixed), bins, bins)
 
 
-@torch.library.custom_op("warpwright::joint_histogram_gradient", mutates_args=())
-def _joint_gradient(
+def _compiled_gradient(
     gradient: Tensor, own: Tensor, other: Tensor, weight: Tensor | None, ends_own: Tensor, ends_other: Tensor, slope: bool
 ) -> Tensor:
     from warpwright.kernels import histogram
@@ -105,25 +102,13 @@ def _joint_gradient(
     return histogram.pull_back(gradient, own, other, weight, ends_own, ends_other, slope=slope)
 
 
-@_joint_gradient.register_fake
-def _(gradient: Tensor, own: Tensor, *others: Any) -> Tensor:
+def _fake_gradient(gradient: Tensor, own: Tensor, *others: Any) -> Tensor:
     return torch.empty_like(own, memory_format=torch.contiguous_format)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.bins = inputs
-    ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     fixed, moved, weight, ends_fixed, ends_moved = ctx.saved_tensors
-    needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():
-
-        def plain(*images: Tensor) -> Tensor:
-            return _plain(*images, ends_fixed, ends_moved, ctx.bins)
-
-        return *vector_jacobian(plain, (fixed, moved, weight), needed, cotangent), None, None, None
+    needed = ctx.needs_input_grad
     by_fixed = by_moved = by_weight = None
     turned = cotangent.transpose(1, 2)
     if needed[0]:
@@ -132,10 +117,11 @@ def _backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         by_moved = _joint_gradient(cotangent, moved, fixed, weight, ends_moved, ends_fixed, True)
     if needed[2]:
         by_weight = _joint_gradient(cotangent, moved, fixed, None, ends_moved, ends_fixed, False)
-    return by_fixed, by_moved, by_weight, None, None, None
+    return by_fixed, by_moved, by_weight
 
 
-_joint.register_autograd(_backward, setup_context=_save)
+_joint_gradient = as_operator("joint_histogram_gradient", _compiled_gradient, fake=_fake_gradient)
+_joint = as_operator("joint_histogram", _compiled, fake=_fake, backward=_backward, twin=_plain)
 
 
 def _positions(values: Tensor, ends: Tensor, bins: int) -> Tensor:

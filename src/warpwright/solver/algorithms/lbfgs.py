@@ -54,7 +54,7 @@ class LBFGS(Solver):
         precondition: Precondition,
         retract: Retract,
     ) -> tuple[Tensor, Tensor, State]:
-        """State: energy and gradient at x, found by the last search; the previous x and gradient; then pairs (s, y), newest last."""
+        """State: energy and gradient at x, of the last search; the previous x and gradient; then pairs (s, y), newest last."""
         if retract is not add:
             raise BadInput("L-BFGS adds its updates: it cannot serve a transform that composes them")
         energy, gradient = state[:2] if state else objective.value_and_gradient(x, *params)
