@@ -46,7 +46,10 @@ class Scale:
         return [length * self.factor / s for s in self.spacing]
 
     def to_voxels(self, field: Tensor, *, owned: bool = False) -> Tensor:
-        """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis; `owned` ones in place without a graph."""
+        """Vectors (B, D, ...) in finest voxels of this level to voxels along each axis.
+
+        `owned` ones are changed in place where there is no graph.
+        """
         if self.isotropic:
             return field
         return field.mul_(self._ratio(field)) if owned and not torch.is_grad_enabled() else field * self._ratio(field)

@@ -65,7 +65,10 @@ def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
         out = F.grid_sample(
             image.to(points.dtype), grid, "bilinear", "border" if outside == "edge" else "zeros", align_corners=False
         )
-    return out.flatten(2).to(image.dtype)
+        lost = (points.detach() * 0).sum(
+            1, keepdim=True
+        )  # not a number where a point is none, which grid_sample calls a border
+    return (out.flatten(2) + lost).to(image.dtype)
 
 
 def _compiled_sample(image: Tensor, points: Tensor, outside: str) -> Tensor:
