@@ -9,6 +9,7 @@ from torch import Tensor
 from oracles.make import normal, smooth_field
 from oracles.threads import same_bytes
 from warpwright.energies.similarity import LNCC, MSE, Similarity
+from warpwright.errors import BadInput
 from warpwright.kernels import plainly
 from warpwright.sampling import warp, warp_directional
 
@@ -87,3 +88,9 @@ def test_threads_change_no_byte(generator: torch.Generator) -> None:
     moving, field, direction = (normal(generator, 1, c, *shape).float() for c in (2, 3, 3))
     affine = torch.eye(4, dtype=torch.float64)
     assert same_bytes(lambda: _values_and_adjoint((moving, field, direction, affine)))
+
+
+def test_a_gradient_in_the_displacement_is_refused(generator: torch.Generator) -> None:
+    moving, field = normal(generator, 1, 1, 5, 6), normal(generator, 1, 2, 5, 6)
+    with pytest.raises(BadInput, match="moving image only"):
+        warp_directional(moving, field.clone().requires_grad_(), field)

@@ -9,6 +9,7 @@ import torch
 from matplotlib.image import imread
 
 import warpwright
+from warpwright.data import bundled_pairs
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.product import plan as plan_module
@@ -209,3 +210,13 @@ def test_bad_values_in_memory(change, words):
     fixed, moving = given.pop("fixed"), given.pop("moving")
     with pytest.raises(BadInput, match=words):
         warpwright.register(fixed, moving, **given)
+
+
+def test_the_number_of_threads_changes_no_byte_of_the_transforms(tmp_path):
+    pytest.importorskip("numba")
+    pair = next(pair for pair in bundled_pairs() if "hippocampus" in str(pair.fixed))
+    written = []
+    for threads in (1, 2):
+        folder = warpwright.register(pair.fixed, pair.moving, preset="fast", threads=threads).save(tmp_path / str(threads))
+        written.append([(folder / name).read_bytes() for name in ("transform.h5", "inverse.h5")])
+    assert written[0] == written[1]

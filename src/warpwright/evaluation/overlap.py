@@ -66,7 +66,7 @@ def _counts(fixed_labels: Values, moved_labels: Values, labels: Iterable[int] | 
 
 def _sizes(fixed: np.ndarray, moved: np.ndarray) -> dict[int, tuple[int, int, int]]:
     span = _span(fixed, moved)
-    if span and usable(torch.empty(0)):
+    if span and usable(torch.empty(1)):
         from warpwright.kernels import overlap
 
         counts = overlap.counts(fixed, moved, span)

@@ -104,10 +104,7 @@ def _write_part(file: h5py.File, index: int, kind: str, parameters: np.ndarray |
     if parameters is None or fixed is None:
         return
     group["TransformFixedParameters"] = fixed.astype(np.float64)
-    if parameters.dtype == np.float64:
-        group["TransformParameters"] = parameters
-    else:
-        group.create_dataset("TransformParameters", data=parameters, compression="gzip", compression_opts=1, shuffle=True)
+    group["TransformParameters"] = parameters  # as ITK writes them: compressing takes seconds and saves a fifth
 
 
 def read_composite(path: Path) -> Transform:

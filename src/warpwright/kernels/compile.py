@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 
 import numba
@@ -18,6 +22,8 @@ from platformdirs import user_cache_path
 __all__ = ["cache_folder", "kernel"]
 
 LOG = logging.getLogger("warpwright")
+LOCK = Lock()
+HELPER = "WARPWRIGHT_COMPILES_BESIDE"  # set in the process that helps, which starts none itself
 NUMBA: Any = config  # which makes its names while it is imported
 # sums may be reordered and contracted when compiled, but NaN and infinities keep their meaning
 FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -29,13 +35,15 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     The machine code is kept for later processes in `cache_folder()`.
     """
     _listen()
-    folder, before = cache_folder(), NUMBA.CACHE_DIR
-    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "boundscheck": False}
-    NUMBA.CACHE_DIR = "" if folder is None else str(folder)  # numba reads it while the decorator runs, only then
-    try:
-        return numba.njit(cache=folder is not None, **options)(function)
-    finally:
-        NUMBA.CACHE_DIR = before
+    folder = cache_folder()
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
+    with LOCK:
+        before = NUMBA.CACHE_DIR
+        NUMBA.CACHE_DIR = "" if folder is None else str(folder)  # numba reads it while the decorator runs, only then
+        try:
+            return numba.njit(cache=folder is not None, **options)(function)
+        finally:
+            NUMBA.CACHE_DIR = before
 
 
 @cache
@@ -74,9 +82,25 @@ class _Once(event.Listener):
         self.said = False
 
     def on_start(self, event: event.Event) -> None:
-        if not self.said:
+        ours = (event.data or {})["dispatcher"].py_func.__module__.startswith("warpwright.")
+        if ours and not self.said:
             self.said = True
             LOG.warning("compiling kernels for this processor, once: some seconds")
+            _share()
 
     def on_end(self, event: event.Event) -> None:
         pass
+
+
+def _share() -> None:
+    """Let a second process compile what a registration needs last; it leaves the machine code in the cache."""
+    if cache_folder() is None or HELPER in os.environ or not sys.executable:
+        return
+    command, environment, nothing = (
+        [sys.executable, "-m", "warpwright.kernels.warm"],
+        {**os.environ, HELPER: "1"},
+        subprocess.DEVNULL,
+    )
+    with suppress(OSError):
+        helper = subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing)
+        Thread(target=helper.wait, daemon=True).start()  # who waits for it, keeps it from being reported as lost

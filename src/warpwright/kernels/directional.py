@@ -11,7 +11,7 @@ from torch import Tensor
 
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, empty, samples, to_tensor, volume_shape
+from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, batch_of, empty, samples, to_tensor, volume_shape
 from warpwright.kernels.slabs import over_slabs
 
 __all__ = ["warp_directional", "warp_directional_adjoint"]
@@ -21,7 +21,7 @@ def warp_directional(moving: Tensor, displacement: Tensor, direction: Tensor, af
     """(B, C, *M), (B, D, *S) twice and the affine to moved and along, (B, C, *S) each. See `sampling.warp_directional`."""
     shape = tuple(displacement.shape[2:])
     images, fields, directions = as_volume(moving), as_vectors(displacement), as_vectors(direction)
-    batch = max(len(images), len(fields), len(directions))
+    batch = batch_of(affine, images, fields, directions)
     matrices = as_matrices(affine, batch, len(shape))
     moved, along = (empty((batch, images.shape[1], *fields.shape[2:]), fields) for _ in range(2))
     for image, field, v, matrix, out, slope in samples(images, fields, directions, matrices, moved, along):

@@ -16,6 +16,7 @@ __all__ = [
     "as_vectors",
     "as_volume",
     "axes_of",
+    "batch_of",
     "empty",
     "from_vectors",
     "samples",
@@ -68,9 +69,21 @@ def to_tensor(array: np.ndarray, shape: tuple[int, ...]) -> Tensor:
 
 
 def samples(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Sample after sample of arrays (B, ...) or (1, ...)."""
-    for b in range(max(len(array) for array in arrays)):
+    """Sample after sample of arrays (B, ...) or (1, ...).
+
+    Raises:
+        ValueError: two of them have different lengths above one.
+    """
+    batch = max(len(array) for array in arrays)
+    if any(len(array) not in (1, batch) for array in arrays):
+        raise ValueError(f"batches of {sorted({len(array) for array in arrays})} do not go together, expected one size or 1")
+    for b in range(batch):
         yield tuple(array[b % len(array)] for array in arrays)
+
+
+def batch_of(affine: Tensor | None, *arrays: np.ndarray | Tensor) -> int:
+    """The largest batch of some arrays and of an affine, (D+1, D+1) or (B, D+1, D+1)."""
+    return max(1 if affine is None or affine.ndim == 2 else len(affine), *(len(array) for array in arrays))
 
 
 def as_matrices(affine: Tensor | None, batch: int, dim: int) -> np.ndarray:

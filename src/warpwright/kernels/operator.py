@@ -23,13 +23,14 @@ PLAINLY = [False]
 
 
 def usable(*tensors: Tensor | None) -> bool:
-    """Whether kernels serve these tensors: all on the CPU, all float32 or all float64, and numba installed.
+    """Whether kernels serve these tensors: all on the CPU, all float32 or all float64, none empty, and numba installed.
 
     Says once, where only numba is missing, that it is.
     """
     given = [t for t in tensors if t is not None]
     kind = given[0].dtype
-    fits = kind in (torch.float32, torch.float64) and all(t.dtype == kind and t.device.type == "cpu" for t in given)
+    fits = kind in (torch.float32, torch.float64)
+    fits = fits and all(t.dtype == kind and t.device.type == "cpu" and t.numel() > 0 for t in given)
     if not fits or PLAINLY[0]:
         return False
     if not AVAILABLE:
@@ -55,7 +56,9 @@ def plainly() -> Iterator[None]:
 def vector_jacobian(
     plain: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], cotangent: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Cotangents of the inputs of `plain(*inputs)`, themselves differentiable: what an operator does for a second derivative.
+    """Cotangents of the inputs of `plain(*inputs)`, differentiable where a graph is recorded.
+
+    What an operator does for a second derivative.
 
     Args:
         plain: the operator's plain twin.
@@ -63,9 +66,10 @@ def vector_jacobian(
         needed: which of them need a gradient; for the others None is returned.
         cotangent: of the output.
     """
+    keep = torch.is_grad_enabled()
     with torch.enable_grad():
         wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need and tensor is not None]
-        found = iter(torch.autograd.grad(plain(*inputs), wanted, cotangent, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(plain(*inputs), wanted, cotangent, create_graph=keep, allow_unused=True))
     return tuple(next(found) if need and tensor is not None else None for tensor, need in zip(inputs, needed, strict=True))
 
 

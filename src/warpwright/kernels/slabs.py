@@ -13,14 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
+from threading import Lock
 
 import numpy as np
 import torch
 
-__all__ = ["ordered_sum", "over_slabs", "threads_to_kernels"]
+__all__ = ["available_threads", "ordered_sum", "over_slabs", "threads_to_kernels"]
 
 GRAIN = 1 << 14  # voxels of a slab, about: fewer are not worth a thread
-TAKEN = [0]  # threads that kernels have taken over from torch; 0 for none
+TAKEN = [0, 0]  # threads that kernels have taken over from torch, 0 for none; how many callers have asked for that
+LOCK = Lock()
 
 
 @contextmanager
@@ -30,17 +32,23 @@ def threads_to_kernels() -> Iterator[None]:
     Torch's threads spin for a while after each of its operations, which costs kernels in between their processors; and on
     one thread the bytes of a result cannot depend on the number of threads.
     """
-    torch_before, kernels_before = torch.get_num_threads(), TAKEN[0]
-    TAKEN[0] = _threads()
-    torch.set_num_threads(1)
+    with LOCK:
+        if TAKEN[1] == 0:
+            TAKEN[0] = torch.get_num_threads()
+            torch.set_num_threads(1)
+        TAKEN[1] += 1
     try:
         yield
     finally:
-        TAKEN[0] = kernels_before
-        torch.set_num_threads(torch_before)
+        with LOCK:
+            TAKEN[1] -= 1
+            if TAKEN[1] == 0:
+                torch.set_num_threads(TAKEN[0])
+                TAKEN[0] = 0
 
 
-def _threads() -> int:
+def available_threads() -> int:
+    """Threads that kernels may use now."""
     return TAKEN[0] or torch.get_num_threads()
 
 
@@ -63,7 +71,7 @@ def over_slabs(kernel: Callable[..., None], shape: tuple[int, ...], *arguments: 
         while (slab := next(ticket)) < slabs:
             kernel(slab * height, min((slab + 1) * height, planes), *arguments)
 
-    helpers = min(_threads(), slabs) - 1
+    helpers = min(available_threads(), slabs) - 1
     others = [_pool().submit(work) for _ in range(helpers)]
     try:
         work()
@@ -82,4 +90,5 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(os.cpu_count() or 1, 2), thread_name_prefix="warpwright")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads

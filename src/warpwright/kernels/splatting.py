@@ -13,7 +13,7 @@ from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
 from warpwright.kernels.lanes import LANES, read_points
 from warpwright.kernels.layout import as_vectors, as_volume, axes_of, empty, samples, to_tensor, volume_shape
-from warpwright.kernels.slabs import GRAIN, over_slabs
+from warpwright.kernels.slabs import GRAIN, available_threads, over_slabs
 
 __all__ = ["sample", "sample_gradient", "splat"]
 
@@ -42,7 +42,7 @@ def splat(values: Tensor, points: Tensor, shape: tuple[int, ...], *, zero: bool)
     dealt, places, volume = _values(values), _flat(points), volume_shape(shape)
     out = empty((max(len(dealt), len(places)), dealt.shape[1], *volume), dealt)
     count = dealt.shape[2]
-    slabs = 2 * torch.get_num_threads() if count > GRAIN else 1
+    slabs = 2 * available_threads() if count > GRAIN else 1
     for given, at, into in samples(dealt, places, out):
         reach = np.empty((2, *_lanes(at)[:1]), np.int32)
         over_slabs(_reach, _lanes(at), at, volume, reach)

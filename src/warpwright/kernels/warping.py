@@ -8,7 +8,17 @@ from torch import Tensor
 
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, axes_of, empty, from_vectors, samples, to_tensor
+from warpwright.kernels.layout import (
+    as_matrices,
+    as_vectors,
+    as_volume,
+    axes_of,
+    batch_of,
+    empty,
+    from_vectors,
+    samples,
+    to_tensor,
+)
 from warpwright.kernels.slabs import ordered_sum, over_slabs
 
 __all__ = ["compose", "warp", "warp_covered", "warp_gradient"]
@@ -20,7 +30,7 @@ def warp(
     """(B, C, *M) pulled through (B, D, *S) and the affine: (B, C, *S). See `sampling.warp` and `sampling.warp_within`."""
     shape = tuple(displacement.shape[2:])
     images, fields = as_volume(moving), as_vectors(displacement)
-    batch = max(len(images), len(fields))
+    batch = batch_of(affine, images, fields)
     out = empty((batch, images.shape[1], *fields.shape[2:]), fields)
     for image, field, matrix, moved in samples(images, fields, as_matrices(affine, batch, len(shape)), out):
         over_slabs(_warp, field.shape[1:], image, field, matrix, zero, False, moved, moved[:0], image[:0])
@@ -37,7 +47,7 @@ def warp_covered(
     nothing = torch.empty(1, 0, *moving.shape[2:], dtype=moving.dtype)
     weights = as_volume(nothing if moving_weight is None else moving_weight)
     images, fields = as_volume(moving), as_vectors(displacement)
-    batch = max(len(images), len(fields))
+    batch = batch_of(affine, images, fields)
     matrices = as_matrices(affine, batch, len(shape))
     out = empty((batch, images.shape[1], *fields.shape[2:]), fields)
     cover = empty((batch, 1, *fields.shape[2:]), fields)

@@ -65,6 +65,6 @@ class FieldObjective(CurvedObjective):
         displacement = self.field(x)
         moved, weight = warp_covered(moving, displacement, self.matrix, pair.moving_weight)
         weight = weight if pair.fixed_weight is None else weight * pair.fixed_weight
-        finest = min(self.level.grid.spacing)  # the unit of the parameters of a dense family
+        finest = min(self.level.grid.spacing)  # the unit of a dense family's steps
         slope = gradient(moved, tuple(s / finest for s in self.level.grid.spacing)).square().sum(2).mean(1, keepdim=True)
         return self.similarity.curvature(moved, fixed, weight) * slope

@@ -68,7 +68,7 @@ def register_pair(
     if initial is not None and settings.deformable is None and bool(split(initial, fixed.grid)[1].displacement.any()):
         raise BadInput("an initial transform that holds a displacement field needs a deformable transform to refine it")
     target = torch.device(device)
-    with threads_to_kernels() if usable(torch.empty(0, device=target)) else nullcontext():
+    with threads_to_kernels() if usable(torch.empty(1, device=target)) else nullcontext():
         pair = make_pair(fixed, moving, fixed_mask, moving_mask, target)
         return _register(pair, fixed, moving, settings, initial, progress)
 

@@ -80,7 +80,7 @@ class Settings:
 
 STEPS: dict[Preset, tuple[int, ...]] = {
     "fast": (25, 25, 15, 8),
-    "balanced": (50, 50, 30, 15),
+    "balanced": (50, 50, 30, 12),
     "accurate": (100, 100, 60, 40),
 }
 # weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to

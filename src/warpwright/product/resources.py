@@ -18,6 +18,7 @@ __all__ = ["available_memory", "check_memory", "granted_threads", "peak_memory",
 ITK = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, on Linux
 USED = Path("/sys/fs/cgroup/memory.current")
+CACHED = Path("/sys/fs/cgroup/memory.stat")
 
 
 def granted_threads(asked: int | None) -> tuple[int, tuple[str, ...]]:
@@ -55,8 +56,9 @@ def available_memory() -> int:
     """Bytes that this process can still have: of the machine, or of the container if that is less."""
     free = psutil.virtual_memory().available
     try:
-        return min(free, int(LIMIT.read_text()) - int(USED.read_text()))
-    except (OSError, ValueError):  # no such limit, or "max"
+        cached = dict(line.split() for line in CACHED.read_text().splitlines())["inactive_file"]  # given up when it is needed
+        return min(free, int(LIMIT.read_text()) - int(USED.read_text()) + int(cached))
+    except (OSError, ValueError, KeyError):  # no such limit, or "max"
         return free
 
 

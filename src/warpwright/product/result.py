@@ -112,17 +112,19 @@ class RegistrationResult:
             Failed: writing failed on the way.
         """
         with whole_folder(directory, force=force) as folder, ThreadPoolExecutor(1) as beside:
-            transforms = beside.submit(self._save_transforms, folder)  # compression runs without Python's lock
-            write_image(folder / "moved.nii.gz", self.moved)
-            write_image(folder / "jacobian.nii.gz", self.jacobian)
+            images = beside.submit(self._write_images, folder)  # compression runs without Python's lock
+            if self.record["threads"] == 1:
+                images.result()
+            write_transform(folder / "transform.h5", self.transform)
+            write_transform(folder / "inverse.h5", self.inverse)
             draw(self.picture(), folder / "figure.png")
             write_json(folder / "result.json", {"command": command, **self.summary()})
-            transforms.result()
+            images.result()
         return Path(directory)
 
-    def _save_transforms(self, folder: Path) -> None:
-        write_transform(folder / "transform.h5", self.transform)
-        write_transform(folder / "inverse.h5", self.inverse)
+    def _write_images(self, folder: Path) -> None:
+        write_image(folder / "moved.nii.gz", self.moved)
+        write_image(folder / "jacobian.nii.gz", self.jacobian)
 
     def picture(self) -> Picture:
         """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""

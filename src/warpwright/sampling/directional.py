@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warpwright.errors import BadInput
 from warpwright.geometry import moved_points, spatial
 from warpwright.kernels import as_operator, usable
 from warpwright.sampling.sample import sample
@@ -32,13 +33,17 @@ def warp_directional(
 
     Returns:
         Moved and its derivative, (B, C, *S) each; differentiable in `moving` only, and once.
+
+    Raises:
+        BadInput: a gradient is wanted in something else.
     """
-    matrix = None if affine is None else torch.as_tensor(affine).detach()
-    displacement, direction = displacement.detach(), direction.detach()
+    matrix = None if affine is None else torch.as_tensor(affine)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (displacement, direction, matrix)):
+        raise BadInput("warp_directional is differentiable in the moving image only: detach displacement, direction and affine")
     if usable(moving, displacement, direction):
         return _warp_directional(moving, displacement, direction, matrix)
     with torch.enable_grad():
-        u = displacement.clone().requires_grad_()
+        u = displacement.detach().clone().requires_grad_()
         moved = sample(moving, moved_points(u, matrix))
         weights = torch.zeros_like(moved, requires_grad=True)
         (by_u,) = torch.autograd.grad(moved, u, weights, create_graph=True)  # linear in the weights: its transpose is along

@@ -88,6 +88,8 @@ def warp_labels(
     moving: Tensor, displacement: Tensor, affine: np.ndarray | Tensor | None = None, *, background: float = 0
 ) -> Tensor:
     """As `warp_nearest` for labels, by the largest interpolated share (`sample_labels`)."""
+    if pickable(moving, displacement):
+        return warp_pick(moving, displacement.detach(), _as_tensor(affine), background, True)
     points = moved_points(displacement, affine)
     return sample_labels(moving, points).masked_fill(~inside(points, spatial(moving)), background)
 

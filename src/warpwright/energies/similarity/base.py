@@ -34,6 +34,7 @@ def reduce(values: Tensor, weight: Tensor | None = None, by: Literal["weight", "
     """
     if weight is None:
         return total(values) / values[0].numel()
+    weight = weight.expand(values.shape)
     weighted = total(values * weight)
     if by == "domain":
         return weighted / values[0].numel()

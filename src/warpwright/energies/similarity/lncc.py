@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Similarity, reduce
-from warpwright.energies.similarity.swept import as_energy
+from warpwright.energies.similarity.swept import as_energy, on_one_grid
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
 from warpwright.kernels import usable
@@ -54,7 +54,7 @@ class LNCC(Similarity):
 
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         others = torch.is_grad_enabled() and (fixed.requires_grad or (weight is not None and weight.requires_grad))
-        if self.window == "gaussian" or others or not usable(moved, fixed, weight):
+        if self.window == "gaussian" or others or not (usable(moved, fixed, weight) and on_one_grid(moved, fixed, weight)):
             return _plain(self, moved, fixed, weight)
         gradient = moved.requires_grad and torch.is_grad_enabled()
         return _lncc(moved, fixed, weight, list(self._radii(moved)), self.epsilon, gradient)[0]

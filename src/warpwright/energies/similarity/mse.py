@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.similarity.base import Pointwise
-from warpwright.energies.similarity.swept import as_energy
+from warpwright.energies.similarity.swept import as_energy, on_one_grid
 from warpwright.kernels import usable
 
 __all__ = ["MSE"]
@@ -37,6 +37,8 @@ class MSE(Pointwise):
             torch.is_grad_enabled() and t is not None and t.requires_grad for t in (fixed, moving, weight, displacement, matrix)
         )
         others = by_fixed or by_moving or by_weight or (by_displacement and by_affine)
+        places = displacement[:, :1].expand(-1, moving.shape[1], *displacement.shape[2:])
+        others = others or not (on_one_grid(fixed, places, weight) and on_one_grid(moving, moving, moving_weight))
         if others or not usable(fixed, moving, displacement, weight, moving_weight):
             return super().match(fixed, moving, displacement, matrix, weight, moving_weight)
         return _match(fixed, moving, displacement, matrix, weight, moving_weight, by_displacement, by_affine)[0]

@@ -57,9 +57,13 @@ class MutualInformation(Similarity):
             raise BadInput(f"outliers is a share of the voxels in [0, 0.5), got {self.outliers}")
 
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
+        fixed, moved = cast(
+            tuple[Tensor, Tensor],
+            torch.broadcast_tensors(fixed, moved),  # pyright: ignore[reportUnknownMemberType]: not annotated
+        )
         rows = moved.shape[:2]
         if weight is not None:
-            weight = weight.expand(*rows, *weight.shape[2:]).reshape(rows.numel(), -1)
+            weight = weight.expand(*rows, *moved.shape[2:]).reshape(rows.numel(), -1)
         fixed, moved = fixed.reshape(rows.numel(), -1), moved.reshape(rows.numel(), -1)
         of_fixed, of_moved = (intensity_ends(image, weight, self.outliers) for image in (fixed, moved))
         joint = (_joint if usable(fixed, moved, weight) else _plain)(fixed, moved, weight, of_fixed, of_moved, self.bins)

@@ -10,9 +10,16 @@ from torch import Tensor
 
 from warpwright.kernels import as_operator, save_arguments, vector_jacobian
 
-__all__ = ["as_energy"]
+__all__ = ["as_energy", "on_one_grid"]
 
 Arguments = ParamSpec("Arguments")
+
+
+def on_one_grid(image: Tensor, other: Tensor, weight: Tensor | None) -> bool:
+    """Whether (B, C, *S) images and a (B, 1, *S) weight have the same channels and voxels, as kernels need them."""
+    fits = image.shape[1:] == other.shape[1:] and (len(image) == len(other) or 1 in (len(image), len(other)))
+    batch = max(len(image), len(other))
+    return fits and (weight is None or (weight.shape[1:] == (1, *image.shape[2:]) and len(weight) in (1, batch)))
 
 
 def as_energy(

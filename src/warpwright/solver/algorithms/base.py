@@ -1,4 +1,4 @@
-"""What an algorithm is: a frozen description with `init` and one pure `step`."""
+"""What an algorithm is: a frozen description with `init` and one `step`, pure in x and the parameters."""
 
 from __future__ import annotations
 

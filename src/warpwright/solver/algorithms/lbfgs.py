@@ -57,7 +57,8 @@ class LBFGS(Solver):
         """State: energy and gradient at x, of the last search; the previous x and gradient; then pairs (s, y), newest last."""
         if retract is not add:
             raise BadInput("L-BFGS adds its updates: it cannot serve a transform that composes them")
-        energy, gradient = state[:2] if state else objective.value_and_gradient(x, *params)
+        known = state and not torch.is_grad_enabled()  # what the state holds tells nothing of the parameters
+        energy, gradient = state[:2] if known else objective.value_and_gradient(x, *params)
         pairs = state[4:]
         if state:
             pairs = (*pairs, x - state[2], gradient - state[3])[-2 * self.memory :]
