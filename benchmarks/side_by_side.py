@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from contest import Contest
 from front import draw_front, draw_scaling
-from own_rows import kernels, scaling
+from own_rows import compiling, kernels, scaling
 from pair_rows import brain, hippocampus, lung
 from record import Journal, Line, as_markdown, machine_facts, table_lines
 from runner import begin, finish, measure, parser_of, say, teller
@@ -25,6 +25,7 @@ ROWS: dict[str, Callable[[Contest], Iterator[Line]]] = {
     "lung": lung,
     "hippocampus": hippocampus,
     "scaling": scaling,
+    "compiling": compiling,
     "kernels": kernels,
 }
 HEADINGS = (
