@@ -36,7 +36,10 @@ def draw_front(lines: Sequence[Line], path: Path) -> None:
 def _panel(axes: Axes, work: Mapping[str, Any]) -> None:
     done = [one for one in work["tools"] if one["runs"]]
     ours = sorted((one for one in done if one["own"]), key=lambda one: one["seconds"])
-    axes.plot([one["seconds"] for one in ours], [one["accuracy"] for one in ours], color=OURS, lw=1.5, zorder=2)
+    axes.plot(
+        [one["seconds"] for one in ours], [one["accuracy"] for one in ours], color=OURS, lw=1.5, zorder=2, label="Warpwright"
+    )
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left", labelcolor=OURS)
     for one in done:
         colour = OURS if one["own"] else THEIRS
         axes.plot(one["seconds"], one["accuracy"], "o" if one["own"] else "s", color=colour, ms=7, zorder=3)
@@ -63,19 +66,24 @@ def _panel(axes: Axes, work: Mapping[str, Any]) -> None:
 
 
 def _label(axes: Axes, one: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> None:
-    """The name beside its point: on the left where another point lies close on the right."""
-    low, high = sorted(axes.get_ylim())
-    close = [
-        other
-        for other in done
-        if other is not one
-        and abs(other["accuracy"] - one["accuracy"]) < 0.07 * (high - low)
-        and 1 <= other["seconds"] / one["seconds"] < 4
-    ]
-    offset, place = ((-9, -3), "right") if close else ((9, -3), "left")
-    name = one["name"].removeprefix("ours ") if one["own"] else LABELS[one["name"]]
+    """A peer's name beside its point, on the left where another point lies close on the right; our presets above and below."""
+    if one["own"]:
+        ours = sorted((other for other in done if other["own"]), key=lambda other: other["seconds"])
+        offset, place = (0, -15 if ours.index(one) % 2 else 9), "center"
+        name = one["name"].removeprefix("ours ")
+    else:
+        low, high = sorted(axes.get_ylim())
+        close = [
+            other
+            for other in done
+            if other is not one
+            and abs(other["accuracy"] - one["accuracy"]) < 0.07 * (high - low)
+            and 1 <= other["seconds"] / one["seconds"] < 4
+        ]
+        offset, place = ((-9, -3), "right") if close else ((9, -3), "left")
+        name = LABELS[one["name"]]
     axes.annotate(
-        f"Warpwright {name}" if one["own"] else name,
+        name,
         (one["seconds"], one["accuracy"]),
         xytext=offset,
         textcoords="offset points",

@@ -144,7 +144,7 @@ class Tuning:
     beta1: float
 
 
-ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=1.0, damping=0.1, length=1.0, beta1=0.8)
+ONE_KIND = Tuning(gradient_sigma=1.7, field_sigma=0.8, damping=0.1, length=1.0, beta1=0.8)
 # much of what differs between two kinds is noise, not motion
 TWO_KINDS = Tuning(gradient_sigma=3.0, field_sigma=1.5, damping=1.0, length=0.5, beta1=0.8)
 
