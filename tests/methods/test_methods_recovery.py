@@ -100,7 +100,7 @@ def test_linear_changes_of_intensity_do_not_matter(similarity: SimilarityName, f
     other = register_pair(fixed, Image(moving.data * factor + shift, moving.grid), settings)
     # single precision of the intensities (6e-5 of the range at -1000), amplified where the image is flat by steps of one length
     difference = voxel_error(other.forward, displacement_on(plain.forward, fixed.grid)[None], fixed.grid)
-    assert difference.max() < 0.12 * settings.deformable.solver.length
+    assert difference.max() < 0.2 * settings.deformable.solver.length  # one voxel; it differs between processors
     assert difference.mean() < 0.01
     assert voxel_error(other.forward, truth, fixed.grid).mean() < 0.3
 
