@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         write_transform,
     )
     from warpwright.methods import Progress, Registration, Settings, preset, register_pair
+    from warpwright.product.model_folder import ModelFolder, read_model
     from warpwright.product.register import register
     from warpwright.product.result import RegistrationResult
     from warpwright.transforms import (
@@ -39,6 +40,7 @@ __all__ = [
     "Failed",
     "Grid",
     "Image",
+    "ModelFolder",
     "Points",
     "Progress",
     "Registration",
@@ -50,6 +52,7 @@ __all__ = [
     "preset",
     "read_image",
     "read_labels",
+    "read_model",
     "read_points",
     "read_transform",
     "register",
@@ -74,6 +77,7 @@ _HOMES = {
         "write_transform",
     ),
     "methods": ("Progress", "Registration", "Settings", "preset", "register_pair"),
+    "product.model_folder": ("ModelFolder", "read_model"),
     "product.register": ("register",),
     "product.result": ("RegistrationResult",),
     "transforms": ("Affine", "BSplineField", "DisplacementField", "Transform", "VelocityField", "resample"),

@@ -202,6 +202,8 @@ def test_evaluate_pairs(volume, tmp_path, capsys):
     (tmp_path / "p.csv").write_text(f"id,fixed_labels,moved_labels\nx,{labels},{labels}\n")
     found = run_json(["evaluate", "--pairs", str(tmp_path / "p.csv")], capsys)
     assert found["pairs"]["mean_dice"] == 1
+    assert found["pairs"]["summary"]["dice"]["interval"] == [1, 1]
+    assert found["pairs"]["learn2reg"]["dice"] is None
     for text in (
         f"id,fixed_labels,moved_labels\nx,{labels},{labels}\nx,{labels},{labels}\n".encode(),
         f"id,fixed_labels,moved_labels\nx,{labels}\n".encode(),
@@ -210,6 +212,50 @@ def test_evaluate_pairs(volume, tmp_path, capsys):
         (tmp_path / "p.csv").write_bytes(text)
         assert main(["evaluate", "--pairs", str(tmp_path / "p.csv")]) == 2
         assert str(tmp_path / "p.csv") in capsys.readouterr().err
+
+
+def test_evaluate_pairs_of_registrations(volume, registered, tmp_path, capsys):
+    """A folder of a registration against the known map: every figure of its own result, twice."""
+    names = ("fixed_labels.nii.gz", "moving_labels.nii.gz", "fixed.csv", "moving.csv")
+    files = ",".join(volume.path(name) for name in names)
+    header = "id,fixed_labels,moving_labels,fixed_points,moving_points,transform\n"
+    (tmp_path / "p.csv").write_text(f"{header}one,{files},{registered}\ntwo,{files},{registered}\n")
+    (tmp_path / "q.csv").write_text(f"{header}two,{files},{volume.path('truth.h5')}\none,{files},{volume.path('truth.h5')}\n")
+    arguments = ["evaluate", "--pairs", str(tmp_path / "p.csv"), "--against", str(tmp_path / "q.csv"), "--space", "ras"]
+    found = run_json([*arguments, "--output", str(tmp_path / "o.json")], capsys)
+    assert json.loads((tmp_path / "o.json").read_text()) == found
+    scores = json.loads((registered / "result.json").read_text())["scores"]
+    for case in found["pairs"]["pairs"].values():
+        assert case["mean_dice"] == pytest.approx(scores["mean_dice_after"], abs=1e-3)  # the field is written in float32
+        assert case["mean_tre_mm"] == pytest.approx(scores["tre_after"]["mean"], abs=1e-4)
+        assert case["transform"]["folded_percent"] == scores["folded_percent"]
+    assert found["pairs"]["against"]["tre_mm"]["mean_against"] < 1e-4  # mm, float32 field
+    assert found["pairs"]["against"]["dice"]["pairs"] == 2
+    assert all(value is not None for value in found["pairs"]["learn2reg"].values())
+    assert main([*arguments, "--output", str(tmp_path / "o.csv")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["case", "Dice", "HD95", "mm", "TRE", "mm", "folds", "%"]
+    assert "Wilcoxon signed-rank, 2 pairs" in printed[-1]
+    with (tmp_path / "o.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["label"]) for row in rows] == [("one", "1"), ("one", "2"), ("two", "1"), ("two", "2")]
+    assert float(rows[1]["dice"]) == found["pairs"]["pairs"]["one"]["labels"]["2"]["dice"]
+
+
+def test_evaluate_pairs_refuses(volume, tmp_path, capsys):
+    truth = volume.path("truth.h5")
+    (tmp_path / "p.csv").write_text(f"id,transform\nx,{truth}\n")
+    for more, words in (
+        (["--output", str(tmp_path / "o.csv")], "expected a .json file"),
+        (["--output", str(tmp_path / "o.csv"), "--pairs", str(tmp_path / "p.csv")], "expected a .json file"),
+        (["--against", str(tmp_path / "p.csv")], "--pairs"),
+        (["--pairs", str(tmp_path / "p.csv"), "--output", str(tmp_path / "p.csv")], "--force"),
+    ):
+        assert main(["evaluate", "--transform", truth, *more]) == 2
+        caught = capsys.readouterr()
+        assert words in caught.err
+        assert caught.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
 def test_info(volume, flat, registered, capsys):

@@ -51,3 +51,18 @@ def test_an_affine_for_each_sample(shape: tuple[int, ...], generator: torch.Gene
 def test_batches_that_do_not_go_together_are_refused(generator: torch.Generator) -> None:
     with pytest.raises((RuntimeError, ValueError)):
         warp(normal(generator, 2, 1, 5, 6), normal(generator, 3, 2, 5, 6))
+
+
+def test_an_affine_for_each_sample_as_operators(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")
+    affine = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    moving, field = normal(generator, 1, 1, 5, 6), 0.3 * normal(generator, 1, 2, 5, 6)
+    torch.library.opcheck(torch.ops.warpwright.warp, (moving, field, affine, "edge"))
+    torch.library.opcheck(torch.ops.warpwright.warp_covered, (moving, field, affine, None))
+    torch.library.opcheck(torch.ops.warpwright.warp_pick, (moving, field, affine, 0.0, False))
+
+
+def test_mean_squared_difference_refuses_batches_that_do_not_go_together(generator: torch.Generator) -> None:
+    images = [normal(generator, n, 1, 5, 6) for n in (2, 3)]
+    with pytest.raises((RuntimeError, ValueError)):
+        MSE().match(images[0], images[1], torch.zeros(1, 2, 5, 6, dtype=torch.float64))

@@ -20,6 +20,7 @@ def evaluate(
     moving_points: Path | None = None,
     transform: Path | None = None,
     pairs: Path | None = None,
+    against: Path | None = None,
     space: Space | None = None,
     fixed: Path | None = None,
     moving: Path | None = None,
@@ -36,11 +37,13 @@ def evaluate(
         fixed_points: landmarks of the fixed image.
         moving_points: the same places in the moving image; with --transform also scored through it.
         transform: transform file, ANTs prefix, or the folder that `register` left.
-        pairs: .csv with the columns id, fixed_labels, moved_labels; paths relative to the file.
-        space: frame of the points in a .csv.
+        pairs: .csv with the column id and any of: fixed_labels,moved_labels; fixed_labels,moving_labels,transform (the labels
+            are pulled through it); fixed_points,moving_points; transform. Images fixed,moving are used for their grids.
+        against: a second such .csv with the same ids, another result to compare with by Wilcoxon's test.
+        space: frame of the points in a .csv of points.
         fixed: fixed image, for points in voxels, to tell points outside it, and for a transform without a field.
         moving: moving image, for points in voxels.
-        output: .json file to write the scores to.
+        output: .json file to write the scores to, or .csv for those of each label of --pairs.
         header: which geometry of a NIfTI file to take where its two differ.
         force: replace an existing output.
         json: print the scores for machines.
@@ -49,17 +52,24 @@ def evaluate(
         check_file(output, force=force)
     labels, points = _pair(fixed_labels, moved_labels, "labels"), _pair(fixed_points, moving_points, "points")
     from warpwright.product.evaluate import evaluate as score
-    from warpwright.product.words import fact_lines
+    from warpwright.product.evaluate_pairs import check_label_table, write_label_table
+    from warpwright.product.words import fact_lines, pair_lines
 
-    given = {"labels": labels, "points": points, "transform": transform, "pairs": pairs}
+    listed = output is not None and output.suffix.lower() == ".csv"
+    if output is not None and listed:
+        check_label_table(output, pairs)
+    given = {"labels": labels, "points": points, "transform": transform, "pairs": pairs, "against": against}
     scores = score(**given, space=space, images=(fixed, moving), header=header)
-    if output is not None:
+    if output is not None and listed:
+        write_label_table(output, scores["pairs"]["pairs"])
+    elif output is not None:
         write_json(output, scores)
     warn(scores["warnings"])
     if json:
         say_json(scores)
     else:
-        say(fact_lines({key: value for key, value in scores.items() if key != "warnings"}))
+        say(fact_lines({key: value for key, value in scores.items() if key not in ("pairs", "warnings")}))
+        say(pair_lines(scores["pairs"]) if pairs is not None else ())
 
 
 def _pair(fixed: Path | None, other: Path | None, what: str) -> tuple[Path, Path] | None:

@@ -16,6 +16,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "Register the bundled real pairs and print how well it went.",
     "register": "Register two images: find the map of points of FIXED to points of MOVING.",
+    "train": "Train a model on your own images.",
     "apply": "Apply a transform to an image, to labels or to points.",
     "evaluate": "Score label maps, landmarks and transforms.",
     "info": "Tell what an image or a transform file holds.",

@@ -23,6 +23,10 @@ def register(
     config: Path | None = None,
     initialise: Initialise | None = None,
     initial: Path | None = None,
+    model: Path | None = None,
+    refine: int = 0,
+    refine_rate: float | None = None,
+    refine_field: int = 0,
     fixed_mask: Path | None = None,
     moving_mask: Path | None = None,
     fixed_labels: Path | None = None,
@@ -53,6 +57,10 @@ def register(
             --dry-run prints all settings.
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.
+        model: model folder (train leaves one); its network registers the pair, in the place of a search.
+        refine: steps on a copy of the model's weights for this pair.
+        refine_rate: learning rate of these steps.
+        refine_field: steps of the solver on the field that the model gives, with the preset's similarity and transform.
         fixed_mask: weights of the fixed voxels in the similarity.
         moving_mask: weights of the moving voxels in the similarity.
         fixed_labels: label map, only scored and drawn.
@@ -89,6 +97,10 @@ def register(
         threads=threads,
         seed=seed,
         header=header,
+        model=model,
+        refine=refine,
+        refine_rate=refine_rate,
+        refine_field=refine_field,
     )
     if dry_run:
         say_json({**plan.to_mapping(), "notes": plan.notes})

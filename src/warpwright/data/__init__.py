@@ -1,5 +1,22 @@
-"""Image pairs: the small real ones that ship with the package."""
+"""Image pairs: the small real ones that ship with the package, tables and folders of many, how they are read and varied."""
 
+from warpwright.data.augment import Augmentation, carried_points
 from warpwright.data.bundled import Pair, bundled_pairs
+from warpwright.data.cases import Cases, Loaded
+from warpwright.data.manifest import Case, CasePair, Cohort, Data, Pairing, Split, read_cohort
 
-__all__ = ["Pair", "bundled_pairs"]
+__all__ = [
+    "Augmentation",
+    "Case",
+    "CasePair",
+    "Cases",
+    "Cohort",
+    "Data",
+    "Loaded",
+    "Pair",
+    "Pairing",
+    "Split",
+    "bundled_pairs",
+    "carried_points",
+    "read_cohort",
+]

@@ -1,4 +1,4 @@
-"""How a result is judged: overlap, surface distance, landmarks, folding, inverse consistency.
+"""How a result is judged: overlap, surface distance, landmarks, folding, inverse consistency; and what a cohort says.
 
 Measures are functions of tensors or arrays to plain floats; what is not defined is NaN. `learn2reg` holds that challenge's own
 definitions.
@@ -8,11 +8,13 @@ from warpwright.evaluation import learn2reg
 from warpwright.evaluation.folding import folding, inverse_consistency
 from warpwright.evaluation.landmarks import summarise, target_registration_error
 from warpwright.evaluation.overlap import dice, jaccard, mean_over_labels, vanished_labels
+from warpwright.evaluation.statistics import bootstrap_interval, summary, wilcoxon
 from warpwright.evaluation.surface import SurfaceMethod, assd, hausdorff, hd95, surface_distances
 
 __all__ = [
     "SurfaceMethod",
     "assd",
+    "bootstrap_interval",
     "dice",
     "folding",
     "hausdorff",
@@ -22,7 +24,9 @@ __all__ = [
     "learn2reg",
     "mean_over_labels",
     "summarise",
+    "summary",
     "surface_distances",
     "target_registration_error",
     "vanished_labels",
+    "wilcoxon",
 ]

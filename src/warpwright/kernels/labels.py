@@ -12,7 +12,7 @@ from torch import Tensor
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
 from warpwright.kernels.lanes import LANES, read_points
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, empty, samples, to_tensor
+from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, batch_of, empty, samples, to_tensor
 from warpwright.kernels.slabs import over_slabs
 
 __all__ = ["sample", "warp"]
@@ -47,7 +47,7 @@ def warp(moving: Tensor, displacement: Tensor, affine: Tensor | None, background
     """
     shape = tuple(displacement.shape[2:])
     images, fields = as_volume(_whole(moving)), as_vectors(displacement)
-    batch = max(len(images), len(fields), 1 if affine is None or affine.ndim == 2 else len(affine))
+    batch = batch_of(affine, images, fields)
     matrices = as_matrices(affine, batch, len(shape))
     out = empty((batch, images.shape[1], *fields.shape[2:]), images)
     fill = int(_whole(torch.zeros(1, dtype=moving.dtype).masked_fill_(torch.tensor(True), background)))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from warpwright.kernels import rows
 from warpwright.kernels.compile import kernel
-from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, axes_of, empty, from_vectors
+from warpwright.kernels.layout import as_matrices, as_vectors, as_volume, axes_of, batch_of, empty, from_vectors, samples
 from warpwright.kernels.slabs import ordered_sum, over_slabs
 
 __all__ = ["match"]
@@ -42,17 +42,15 @@ def match(
     """
     shape, kind = tuple(displacement.shape[2:]), displacement.dtype
     fixeds, images, fields = as_volume(fixed), as_volume(moving), as_vectors(displacement)
-    batch = max(1 if t is None else len(t) for t in (fixed, moving, displacement, weight, moving_weight))
-    batch = max(batch, 1 if affine is None or affine.ndim == 2 else len(affine))
-    matrices = as_matrices(affine, batch, len(shape))
     weights = as_volume(torch.empty(1, 0, *shape, dtype=kind) if weight is None else weight)
     pulled = as_volume(torch.empty(1, 0, *moving.shape[2:], dtype=kind) if moving_weight is None else moving_weight)
+    batch = batch_of(affine, fixeds, images, fields, weights, pulled)
+    matrices = as_matrices(affine, batch, len(shape))
     planes, channels = fields.shape[2], fixeds.shape[1]
     by_field = empty((batch, 3 if by_displacement else 0, *fields.shape[2:]), fields)
     by_matrix, partial = np.zeros((batch, 3, 4, planes if by_affine else 0)), np.zeros((batch, 2, planes))
-    for b, (out, moments, sums) in enumerate(zip(by_field, by_matrix, partial, strict=True)):
-        inputs = [array[b % len(array)] for array in (fixeds, images, fields, matrices, weights, pulled)]
-        over_slabs(_match, out.shape[1:], *inputs, out, moments, sums)
+    for sample in samples(fixeds, images, fields, matrices, weights, pulled, by_field, by_matrix, partial):
+        over_slabs(_match, fields.shape[2:], *sample)
     loss, size = ordered_sum(partial).T
     scale = 1 / (channels * np.where(size > 0, size, 1))
     energy = torch.from_numpy(loss * scale).to(kind)

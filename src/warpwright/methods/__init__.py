@@ -1,7 +1,12 @@
 """From two images to a map: where images, energies and the solver meet."""
 
+from warpwright.methods.batch_loss import Losses, batch_loss
 from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
+from warpwright.methods.direct import register_direct
 from warpwright.methods.memory import needed
+from warpwright.methods.model import Model, ModelSettings, predict_both
+from warpwright.methods.prepare import Annotated, joined, lay_pair
+from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import (
@@ -16,6 +21,7 @@ from warpwright.methods.settings import (
 )
 
 __all__ = [
+    "Annotated",
     "AnyFamily",
     "AnySimilarity",
     "BSpline",
@@ -24,15 +30,25 @@ __all__ = [
     "Greedy",
     "Initialise",
     "Linear",
+    "Losses",
+    "Model",
+    "ModelSettings",
     "Preset",
     "Progress",
+    "Refinement",
     "Registration",
     "Settings",
     "SimilarityName",
     "Stage",
     "TransformName",
     "Velocity",
+    "batch_loss",
+    "joined",
+    "lay_pair",
     "needed",
+    "predict_both",
     "preset",
+    "refined",
+    "register_direct",
     "register_pair",
 ]

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from warpwright.energies.regularity import Bending, Diffusion, Folding, TotalVariation
+from warpwright.energies.regularity import AnyRegularity
 from warpwright.errors import BadInput
 from warpwright.methods.unfold import unfold
 from warpwright.sampling import gaussian
@@ -26,7 +26,7 @@ from warpwright.transforms import bspline_displacement, compose, exp, fit_bsplin
 __all__ = ["AnyFamily", "BSpline", "Displacement", "Family", "Greedy", "Scale", "Velocity"]
 
 FieldSolver = Adam | GradientDescent | GaussNewton
-Regularities = tuple[Diffusion | TotalVariation | Bending | Folding, ...]
+Regularities = tuple[AnyRegularity, ...]
 
 
 @dataclass(frozen=True)

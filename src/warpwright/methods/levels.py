@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import Grid, Image
-from warpwright.sampling import downsample
+from warpwright.sampling import Percentiles, downsample
 
 __all__ = ["Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
 
 SMALLEST = 8  # an axis is not downsampled below this many voxels
 FEWEST = 16  # a level has at least this many voxels an axis, on average
-SAMPLES = 1 << 20  # intensities looked at for the percentiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,31 +58,15 @@ class Level:
 
 def make_pair(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, device: torch.device) -> Pair:
     """Normalise both images by their percentiles inside their masks, and move everything to the device."""
+    normalise = Percentiles()
     return Pair(
-        normalise(fixed.data, fixed_mask)[None].to(device),
-        normalise(moving.data, moving_mask)[None].to(device),
+        normalise(fixed.data, None if fixed_mask is None else fixed_mask.data)[None].to(device),
+        normalise(moving.data, None if moving_mask is None else moving_mask.data)[None].to(device),
         None if fixed_mask is None else fixed_mask.data[None].to(device, torch.float32),
         None if moving_mask is None else moving_mask.data[None].to(device, torch.float32),
         fixed.grid,
         moving.grid,
     )
-
-
-def normalise(data: Tensor, mask: Image | None = None) -> Tensor:
-    """Each channel of (C, *S) mapped linearly so that its 0.5 and 99.5 percentiles are 0 and 1, and clamped there.
-
-    The percentiles are those of the voxels where the mask is positive.
-    """
-    out = torch.empty(data.shape, dtype=torch.float32)
-    for channel in range(len(data)):
-        values = data[channel].to(torch.float32)
-        counted = values.flatten() if mask is None else values[mask.data[0] > 0]
-        seen = counted[:: max(1, counted.numel() // SAMPLES)].numpy()
-        low, high = np.percentile(seen, (0.5, 99.5))
-        if high <= low:
-            low, high = float(seen.min()), float(seen.max())
-        out[channel] = ((values - low) / max(high - low, np.finfo(np.float32).tiny)).clamp_(0, 1)
-    return out
 
 
 def factors_for(grid: Grid, length: float) -> tuple[int, ...]:

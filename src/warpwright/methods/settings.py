@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from warpwright.energies.regularity import Bending
-from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation, WeightedSum
+from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, MutualInformation
 from warpwright.errors import BadInput
 from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Greedy, Velocity
 from warpwright.methods.linear import Kind
@@ -15,7 +15,6 @@ from warpwright.solver import LBFGS, Adam
 
 __all__ = ["AnySimilarity", "Initialise", "Linear", "Preset", "Settings", "SimilarityName", "TransformName", "preset"]
 
-AnySimilarity = LNCC | MSE | MutualInformation | MIND | WeightedSum
 Initialise = Literal["none", "centre", "moments", "rigid", "affine"]
 Preset = Literal["fast", "balanced", "accurate"]
 SimilarityName = Literal["lncc", "mse", "mi", "mind"]

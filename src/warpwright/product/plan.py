@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,8 @@ from warpwright.product.inputs import (
     points_of,
     scalar_image,
 )
+from warpwright.product.learned import Learned, learned
+from warpwright.product.model_folder import ModelFolder
 from warpwright.product.resources import check_memory, granted_threads, peak_memory
 from warpwright.product.resources import threads as using
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
@@ -37,7 +39,7 @@ from warpwright.product.scores import common_labels, determinant, judge, score
 from warpwright.product.source import fields_of, read_named
 from warpwright.transforms import Affine, Transform, resample, split
 
-__all__ = ["Plan", "prepare"]
+__all__ = ["Plan", "chosen_device", "prepare"]
 
 SIDES: tuple[Side, Side] = ("fixed", "moving")
 PACKAGES = ("warpwright", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "h5py")
@@ -56,6 +58,7 @@ class Plan:
     landmarks: Landmarks | None
     initial: Transform | None
     settings: Settings
+    learned: Learned | None
     device: str
     threads: int
     seed: int
@@ -68,6 +71,7 @@ class Plan:
             "inputs": self.inputs,
             "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
             "settings": to_mapping(self.settings),
+            "model": None if self.learned is None else self.learned.to_mapping(),
             "device": self.device,
             "threads": self.threads,
             "memory_gb": round(self.memory / 1e9, 2),
@@ -93,19 +97,29 @@ class Plan:
         """
         check_memory(self.memory)
         begin = time.perf_counter()
-        with using(self.threads), threads_to_kernels() if usable(self.fixed.data) else nullcontext():
-            registration = register_pair(
-                self.fixed,
-                self.moving,
-                self.settings,
-                fixed_mask=self.fixed_mask,
-                moving_mask=self.moving_mask,
-                initial=self.initial,
-                device=self.device,
-                progress=progress,
-            )
+        with using(self.threads), self._threads_for():
+            registration = self._register(progress)
             middle = time.perf_counter()
             return self._finish(registration, middle - begin)
+
+    def _threads_for(self) -> AbstractContextManager[None]:
+        """Kernels get the threads, unless a network, whose convolutions are torch's, needs them."""
+        return threads_to_kernels() if self.learned is None and usable(self.fixed.data) else nullcontext()
+
+    def _register(self, progress: Callable[[Progress], None] | None) -> Registration:
+        masks = (self.fixed_mask, self.moving_mask)
+        if self.learned is not None:
+            return self.learned.register(self.fixed, self.moving, self.settings, masks, self.initial, self.device, progress)
+        return register_pair(
+            self.fixed,
+            self.moving,
+            self.settings,
+            fixed_mask=masks[0],
+            moving_mask=masks[1],
+            initial=self.initial,
+            device=self.device,
+            progress=progress,
+        )
 
     def _finish(self, registration: Registration, seconds: float) -> RegistrationResult:
         begin = time.perf_counter()
@@ -168,6 +182,10 @@ def prepare(
     threads: int | None = None,
     seed: int = 0,
     header: Header = "strict",
+    model: str | Path | ModelFolder | None = None,
+    refine: int = 0,
+    refine_rate: float | None = None,
+    refine_field: int = 0,
 ) -> Plan:
     """Read and check everything; pairs are (fixed, moving). See `register`.
 
@@ -179,44 +197,57 @@ def prepare(
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
     granted, fewer = granted_threads(threads)
-    device = _device(device)
-    first, second = scalar_image(fixed, "fixed", header, series[0]), scalar_image(moving, "moving", header, series[1])
-    if first.grid.dim != second.grid.dim:
-        raise BadInput(
-            f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
+    with using(granted):
+        device = chosen_device(device)
+        first, second = scalar_image(fixed, "fixed", header, series[0]), scalar_image(moving, "moving", header, series[1])
+        if first.grid.dim != second.grid.dim:
+            raise BadInput(
+                f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
+            )
+        settings = choice.settings(first.grid)
+        start = _initial(initial, first, settings)
+        method = learned(
+            model,
+            refine=refine,
+            refine_rate=refine_rate,
+            refine_field=refine_field,
+            initialise=choice.initialise,
+            initial=start,
+            settings=settings,
         )
-    settings = choice.settings(first.grid)
-    start = _initial(initial, first, settings)
-    given = {"fixed": fixed, "moving": moving}
-    given |= {
-        f"{side}_{what}": pair[k]
-        for what, pair in (("mask", masks), ("labels", labels), ("points", points))
-        for k, side in enumerate(SIDES)
-    }
-    if isinstance(initial, (str, Path)):
-        given["initial"] = initial
-    inputs = {name: digest(value) for name, value in given.items() if value is not None}
-    for side, chosen in zip(SIDES, series, strict=True):
-        inputs[side] |= {} if chosen is None else {"series": chosen}
-    maps = tuple(labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True))
-    if maps[0] is not None and maps[1] is not None and not common_labels(maps[0], maps[1]):
-        raise BadInput(f"{maps[1].name}: has no label in common with {maps[0].name}, expected at least one to score")
-    return Plan(
-        fixed=first,
-        moving=second,
-        fixed_mask=mask_on(masks[0], first, "fixed mask", header),
-        moving_mask=mask_on(masks[1], second, "moving mask", header),
-        fixed_labels=maps[0],
-        moving_labels=maps[1],
-        landmarks=_landmarks(points, (first, second), space),
-        initial=start,
-        settings=settings,
-        device=device,
-        threads=granted,
-        remarks=fewer,
-        seed=seed,
-        inputs=inputs,
-    )
+        given = {"fixed": fixed, "moving": moving}
+        given |= {
+            f"{side}_{what}": pair[k]
+            for what, pair in (("mask", masks), ("labels", labels), ("points", points))
+            for k, side in enumerate(SIDES)
+        }
+        if isinstance(initial, (str, Path)):
+            given["initial"] = initial
+        inputs = {name: digest(value) for name, value in given.items() if value is not None}
+        for side, chosen in zip(SIDES, series, strict=True):
+            inputs[side] |= {} if chosen is None else {"series": chosen}
+        maps = tuple(
+            labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True)
+        )
+        if maps[0] is not None and maps[1] is not None and not common_labels(maps[0], maps[1]):
+            raise BadInput(f"{maps[1].name}: has no label in common with {maps[0].name}, expected at least one to score")
+        return Plan(
+            fixed=first,
+            moving=second,
+            fixed_mask=mask_on(masks[0], first, "fixed mask", header),
+            moving_mask=mask_on(masks[1], second, "moving mask", header),
+            fixed_labels=maps[0],
+            moving_labels=maps[1],
+            landmarks=_landmarks(points, (first, second), space),
+            initial=start,
+            settings=settings,
+            learned=method,
+            device=device,
+            threads=granted,
+            remarks=fewer,
+            seed=seed,
+            inputs=inputs,
+        )
 
 
 def _both(pair: tuple[object, object], what: str) -> None:
@@ -257,7 +288,12 @@ def _landmarks(
     return Landmarks(fixed=fixed, moving=moving, notes=(*notes[0], *notes[1]))
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
+    """A device of torch by the name that a person gives.
+
+    Raises:
+        BadInput: the name is not known, or this machine has no such device.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")

@@ -9,6 +9,7 @@ from warpwright.methods import Progress
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
 from warpwright.product.inputs import ImageLike, PointsLike
+from warpwright.product.model_folder import ModelFolder
 from warpwright.product.plan import prepare
 from warpwright.product.result import RegistrationResult
 from warpwright.transforms import Transform
@@ -26,6 +27,10 @@ def register(
     config: str | Path | None = None,
     initialise: Initialise | None = None,
     initial: str | Path | Transform | None = None,
+    model: str | Path | ModelFolder | None = None,
+    refine: int = 0,
+    refine_rate: float | None = None,
+    refine_field: int = 0,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
@@ -54,6 +59,11 @@ def register(
         initialise: where the search begins. Default "affine" for deformable transforms, "moments" for linear ones.
         initial: a transform to begin from (a file, or the folder of an earlier run), world points of fixed to world points
             of moving.
+        model: a model folder that `warpwright train` left (or one that `read_model` read);
+            it registers the pair, in the place of a search.
+        refine: steps on a copy of the model's weights for this pair.
+        refine_rate: learning rate of these steps.
+        refine_field: steps of the solver on the field that the model gives, with the preset's similarity and transform.
         fixed_mask: weights of the fixed image's voxels, on its grid, >= 0.
         moving_mask: weights of the moving image's voxels, on its grid, >= 0.
         fixed_labels: labels on the fixed grid; only scored and drawn.
@@ -87,5 +97,9 @@ def register(
         threads=threads,
         seed=seed,
         header=header,
+        model=model,
+        refine=refine,
+        refine_rate=refine_rate,
+        refine_field=refine_field,
     )
     return plan.run(progress)

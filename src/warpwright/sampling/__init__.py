@@ -2,13 +2,17 @@
 
 from warpwright.sampling.directional import warp_directional
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
+from warpwright.sampling.intensity import AnyNormalisation, Percentiles, Window
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, splat
 from warpwright.sampling.voxels import sample_labels, sample_nearest
 from warpwright.sampling.warp import warp, warp_covered, warp_labels, warp_nearest, warp_within
 
 __all__ = [
+    "AnyNormalisation",
     "Outside",
+    "Percentiles",
+    "Window",
     "box_sum",
     "downsample",
     "gaussian",

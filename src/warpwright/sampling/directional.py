@@ -15,6 +15,7 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.geometry import moved_points, spatial
 from warpwright.kernels import as_operator, usable
+from warpwright.kernels.layout import batch_of
 from warpwright.sampling.sample import sample
 
 __all__ = ["warp_directional"]
@@ -58,7 +59,7 @@ def _compiled(moving: Tensor, displacement: Tensor, direction: Tensor, affine: T
 
 
 def _fake(moving: Tensor, displacement: Tensor, direction: Tensor, affine: Tensor | None) -> tuple[Tensor, Tensor]:
-    shape = (max(len(moving), len(displacement), len(direction)), moving.shape[1], *spatial(displacement))
+    shape = (batch_of(affine, moving, displacement, direction), moving.shape[1], *spatial(displacement))
     return moving.new_empty(shape), moving.new_empty(shape)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from warpwright.geometry import spatial
 from warpwright.kernels import as_operator, usable
+from warpwright.kernels.layout import batch_of
 from warpwright.sampling.sample import corners
 
 __all__ = ["pickable", "sample_labels", "sample_nearest", "warp_pick"]
@@ -105,8 +106,7 @@ def _compiled_warp_pick(moving: Tensor, displacement: Tensor, affine: Tensor | N
 
 
 def _fake_warp_pick(moving: Tensor, displacement: Tensor, affine: Tensor | None, *_: Any) -> Tensor:
-    batch = max(len(moving), len(displacement), len(affine) if affine is not None and affine.ndim == 3 else 1)
-    return moving.new_empty(batch, moving.shape[1], *spatial(displacement))
+    return moving.new_empty(batch_of(affine, moving, displacement), moving.shape[1], *spatial(displacement))
 
 
 _pick = as_operator("pick", _compiled_pick, fake=_fake_pick)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpwright.geometry import moved_points, spatial
 from warpwright.kernels import as_operator, by_twin, save_arguments, usable
+from warpwright.kernels.layout import batch_of
 from warpwright.sampling.sample import Outside, inside, sample, splat
 from warpwright.sampling.voxels import pickable, sample_labels, sample_nearest, warp_pick
 
@@ -104,8 +105,8 @@ def _compiled(moving: Tensor, displacement: Tensor, affine: Tensor | None, outsi
     return warping.warp(moving, displacement, affine, zero=outside == "zero")
 
 
-def _fake(moving: Tensor, displacement: Tensor, *_: Any) -> Tensor:
-    return moving.new_empty(max(len(moving), len(displacement)), moving.shape[1], *spatial(displacement))
+def _fake(moving: Tensor, displacement: Tensor, affine: Tensor | None, *_: Any) -> Tensor:
+    return moving.new_empty(batch_of(affine, moving, displacement), moving.shape[1], *spatial(displacement))
 
 
 def _compiled_covered(
@@ -116,8 +117,8 @@ def _compiled_covered(
     return warping.warp_covered(moving, displacement, affine, moving_weight)
 
 
-def _fake_covered(moving: Tensor, displacement: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    batch, shape = max(len(moving), len(displacement)), spatial(displacement)
+def _fake_covered(moving: Tensor, displacement: Tensor, affine: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, shape = batch_of(affine, moving, displacement), spatial(displacement)
     return moving.new_empty(batch, moving.shape[1], *shape), moving.new_empty(batch, 1, *shape)
 
 

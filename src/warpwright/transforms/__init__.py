@@ -2,6 +2,7 @@
 
 from warpwright.transforms.bspline import bspline_displacement, control_shape, fit_bspline
 from warpwright.transforms.displacement import compose, inverse_residual, invert
+from warpwright.transforms.preparation import Preparation, centring, laid, working_grid
 from warpwright.transforms.resample import Interpolation, resample
 from warpwright.transforms.transform import (
     Affine,
@@ -24,9 +25,11 @@ __all__ = [
     "Composite",
     "DisplacementField",
     "Interpolation",
+    "Preparation",
     "Transform",
     "VelocityField",
     "bspline_displacement",
+    "centring",
     "compose",
     "control_shape",
     "displacement_on",
@@ -35,9 +38,11 @@ __all__ = [
     "fit_bspline",
     "inverse_residual",
     "invert",
+    "laid",
     "log",
     "resample",
     "residual_of",
     "split",
     "worked_on",
+    "working_grid",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import product
+from typing import cast
 
 import numpy as np
 import torch
@@ -313,10 +314,15 @@ def displacement_on(transform: Transform, grid: Grid) -> Tensor:
     return out.reshape(grid.dim, *grid.shape)
 
 
+def _leading(transform: Transform) -> tuple[Affine, tuple[Transform, ...]]:
+    """The affine that acts last (or the identity) and the parts before it."""
+    first, *rest = _parts(transform)
+    return (first, tuple(rest)) if isinstance(first, Affine) else (Affine.identity(transform.dim), (first, *rest))
+
+
 def worked_on(transform: Transform, grid: Grid) -> bool:
     """Whether `split` on this grid is exact: an affine, or `Affine @ DisplacementField` on this very grid."""
-    parts = _parts(transform)
-    rest = parts[1:] if isinstance(parts[0], Affine) else parts
+    _, rest = _leading(transform)
     return not rest or (len(rest) == 1 and isinstance(rest[0], DisplacementField) and rest[0].grid.same_as(grid))
 
 
@@ -326,11 +332,9 @@ def split(transform: Transform, grid: Grid) -> tuple[Affine, DisplacementField]:
     Exact for an affine and for `Affine @ DisplacementField` on this very grid; otherwise the rest of the map behind its
     leading affine is flattened to one field (its values outside the grid are lost).
     """
-    parts = _parts(transform)
-    affine = parts[0] if isinstance(parts[0], Affine) else Affine.identity(transform.dim)
-    rest = parts[1:] if parts[0] is affine else parts
+    affine, rest = _leading(transform)
     if not rest:
         return affine, DisplacementField(torch.zeros(grid.dim, *grid.shape), grid)
-    if len(rest) == 1 and isinstance(rest[0], DisplacementField) and rest[0].grid.same_as(grid):
-        return affine, rest[0]
+    if worked_on(transform, grid):
+        return affine, cast(DisplacementField, rest[0])
     return affine, DisplacementField(displacement_on(Composite(rest), grid), grid)

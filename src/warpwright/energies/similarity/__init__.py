@@ -7,4 +7,17 @@ from warpwright.energies.similarity.mse import MSE
 from warpwright.energies.similarity.mutual_information import MutualInformation
 from warpwright.energies.similarity.weighted import Term, WeightedSum
 
-__all__ = ["LNCC", "MIND", "MSE", "MutualInformation", "Pointwise", "Similarity", "Term", "WeightedSum", "reduce"]
+AnySimilarity = LNCC | MSE | MutualInformation | MIND | WeightedSum
+
+__all__ = [
+    "LNCC",
+    "MIND",
+    "MSE",
+    "AnySimilarity",
+    "MutualInformation",
+    "Pointwise",
+    "Similarity",
+    "Term",
+    "WeightedSum",
+    "reduce",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 from warpwright.energies.similarity.base import Pointwise
 from warpwright.energies.similarity.swept import as_energy, on_one_grid
 from warpwright.kernels import usable
+from warpwright.kernels.layout import batch_of
 
 __all__ = ["MSE"]
 
@@ -77,9 +78,8 @@ def _fake(
     by_displacement: bool,
     by_affine: bool,
 ) -> tuple[Tensor, Tensor]:
-    alone = affine is None or affine.ndim == 2
-    given = [t for t in (fixed, moving, displacement, weight, moving_weight, None if alone else affine) if t is not None]
-    batch, side = max(len(t) for t in given), displacement.shape[1] + 1
+    weights = [t for t in (weight, moving_weight) if t is not None]
+    batch, side = batch_of(affine, fixed, moving, displacement, *weights), displacement.shape[1] + 1
     if by_displacement:
         return fixed.new_empty(batch), fixed.new_empty(batch, *displacement.shape[1:])
     if by_affine:

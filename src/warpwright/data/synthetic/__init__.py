@@ -1,0 +1,28 @@
+"""Pairs made by rule, whose truth is known: no files, the same draws on every platform from the same numpy generator.
+
+Arithmetic is in float64 and rounded to float32 at the end.
+"""
+
+from warpwright.data.synthetic.bumps import BumpSettings, bump_displacement, bump_pair
+from warpwright.data.synthetic.contrasts import ContrastSettings, contrast_pair, render_labels
+from warpwright.data.synthetic.pair import SyntheticPair
+from warpwright.data.synthetic.shapes import ShapeSettings, draw_shapes, shape_pair
+from warpwright.data.synthetic.squares import SquareSettings, square_pair
+from warpwright.data.synthetic.vessels import VesselSettings, vessel_pair
+
+__all__ = [
+    "BumpSettings",
+    "ContrastSettings",
+    "ShapeSettings",
+    "SquareSettings",
+    "SyntheticPair",
+    "VesselSettings",
+    "bump_displacement",
+    "bump_pair",
+    "contrast_pair",
+    "draw_shapes",
+    "render_labels",
+    "shape_pair",
+    "square_pair",
+    "vessel_pair",
+]

@@ -1,0 +1,223 @@
+"""Losses of training and refinement: terms on a batch of pairs and what a model says about them, one value per pair.
+
+A loss is a tuple of terms; `pair_loss` sums them with their weights. Nothing is scaled behind one's back: a velocity at
+half the resolution is smooth in its own voxels and millimetres.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.prompts import SoftDice, label_channels, landmark_energy
+from warpwright.energies.regularity import AnyRegularity, Diffusion, mean_square
+from warpwright.energies.similarity import AnySimilarity
+from warpwright.errors import BadInput
+from warpwright.networks import Displacement
+from warpwright.transforms import compose
+
+__all__ = [
+    "AnyTerm",
+    "Images",
+    "InverseConsistency",
+    "LandmarkDistance",
+    "Overlap",
+    "Smoothness",
+    "Term",
+    "VelocityPrior",
+    "pair_loss",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term(ABC):
+    """A part of a loss.
+
+    Args:
+        weight: its factor in the sum.
+    """
+
+    name: ClassVar[str]
+    weight: float = 1.0
+
+    @abstractmethod
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        """(B,), lower is better; not multiplied by `weight`."""
+
+    def applies(self, batch: PairBatch) -> bool:
+        """Whether the batch brings what the term needs beside the images."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Term):
+    """Similarity of the moved image to the fixed one.
+
+    Args:
+        similarity: how unlike two images are.
+        coarser: weights of the fields of coarser heads, coarse to fine, which are compared in the same way.
+    """
+
+    name: ClassVar[str] = "similarity"
+    similarity: AnySimilarity
+    coarser: tuple[float, ...] = ()
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        levels = prediction.final.coarser
+        if len(levels) < len(self.coarser):
+            raise BadInput(f"the image loss has weights for {len(self.coarser)} coarser fields, the network has {len(levels)}")
+        energy = self._of(batch, prediction.displacement)
+        for weight, level in zip(self.coarser, levels[len(levels) - len(self.coarser) :], strict=True):
+            if isinstance(level, Displacement):
+                energy = energy + weight * self._of(batch, level.values)
+        return energy
+
+    def _of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
+        similarity = self.similarity.for_spacing(batch.spacing)
+        return similarity.match(batch.fixed, batch.moving, displacement, None, batch.fixed_weight, batch.moving_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothness(Term):
+    """A regularity of a named field.
+
+    Args:
+        regularity: what is measured; its own weight is a further factor.
+        on: the displacement of the image's lattice, or the velocity before it is integrated.
+    """
+
+    name: ClassVar[str] = "smoothness"
+    regularity: AnyRegularity = Diffusion()
+    on: Literal["displacement", "velocity"] = "displacement"
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        field, factors = prediction.displacement, (1,) * len(batch.spacing)
+        if self.on == "velocity":
+            velocity = prediction.velocity
+            if velocity is None:
+                raise BadInput("the loss wants a smooth velocity, the model has none: expected on = 'displacement'")
+            field, factors = velocity.values, velocity.factors
+        spacing = tuple(s * k for s, k in zip(batch.spacing, factors, strict=True))
+        return self.regularity.weight * self.regularity.regularity(field, spacing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap(Term):
+    """Soft Dice loss of label maps, carried linearly.
+
+    Args:
+        labels: the labels that count.
+
+    Raises:
+        BadInput: no label is named.
+    """
+
+    name: ClassVar[str] = "overlap"
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise BadInput("the overlap loss needs at least one label")
+
+    def applies(self, batch: PairBatch) -> bool:
+        return batch.fixed_labels is not None and batch.moving_labels is not None
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if batch.fixed_labels is None or batch.moving_labels is None:
+            raise BadInput("the overlap loss needs label maps of both images, the data has none")
+        dtype = batch.fixed.dtype
+        fixed, moving = (label_channels(x, self.labels, dtype=dtype) for x in (batch.fixed_labels, batch.moving_labels))
+        return SoftDice().match(fixed, moving, prediction.displacement, None, batch.fixed_weight, batch.moving_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkDistance(Term):
+    """Mean squared distance of landmarks, mm^2 (see `landmark_energy`).
+
+    Args:
+        threshold: distance beyond which a pair counts linearly, mm.
+    """
+
+    name: ClassVar[str] = "landmarks"
+    threshold: float | None = None
+
+    def applies(self, batch: PairBatch) -> bool:
+        return batch.fixed_points is not None and batch.moving_points is not None
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if batch.fixed_points is None or batch.moving_points is None:
+            raise BadInput("the landmark loss needs points of both images, the data has none")
+        sets = zip(prediction.displacement, batch.fixed_points, batch.moving_points, strict=True)
+        each = [landmark_energy(u[None], p[None], q[None], spacing=batch.spacing, threshold=self.threshold) for u, p, q in sets]
+        return torch.cat(each)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseConsistency(Term):
+    """Mean squared distance, voxels^2, of a point from its start after going there and back, both ways round."""
+
+    name: ClassVar[str] = "inverse"
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        back = prediction.inverse
+        if back is None:
+            raise BadInput("inverse consistency needs a model that gives both directions, this one gives none back")
+        there = prediction.displacement
+        return mean_square(compose(back, there)) + mean_square(compose(there, back))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VelocityPrior(Term):
+    """Divergence of the velocity's distribution from a smooth prior.
+
+    `D/2 (mean(p d exp(l) - l) + p/2 mean(|dv|^2))`, with l the log-variance, d the number of neighbours of a point, v the mean.
+
+    Args:
+        prior: p, how smooth the prior is.
+
+    Reference: Dalca et al., MICCAI 2018, arXiv 1805.04605, equation 7, in the mean over points.
+    """
+
+    name: ClassVar[str] = "prior"
+    prior: float = 25.0
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        given = prediction.distribution
+        if given is None:
+            raise BadInput("a velocity prior needs a network that gives a distribution of velocities, this one gives none")
+        mean, spread = given.mean, given.log_variance
+        dim = mean.shape[1]
+        trace = (self.prior * neighbours(mean) * spread.exp() - spread).flatten(1).mean(1)
+        slopes = torch.stack([torch.diff(mean, dim=d + 2).square().flatten(1).mean(1) for d in range(dim)]).mean(0)
+        return dim / 2 * (trace + self.prior / 2 * slopes)
+
+
+def neighbours(field: Tensor) -> Tensor:
+    """How many neighbours along the axes each point of a lattice has: (B, C, *S) to (1, 1, *S)."""
+    shape = field.shape[2:]
+    count = field.new_zeros(1, 1, *shape)
+    for axis, n in enumerate(shape):
+        at = torch.arange(n, device=field.device)
+        line = (at > 0).to(field.dtype) + (at < n - 1).to(field.dtype)
+        count = count + line.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+    return count
+
+
+AnyTerm = Images | InverseConsistency | LandmarkDistance | Overlap | Smoothness | VelocityPrior
+
+
+def pair_loss(terms: Sequence[AnyTerm], batch: PairBatch, prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the terms, (B,), and what each is without its weight, (B,), by name."""
+    parts: dict[str, Tensor] = {}
+    total = batch.fixed.new_zeros(len(batch))
+    for term in terms:
+        value = term.value(batch, prediction)
+        total = total + term.weight * value
+        parts[term.name] = parts[term.name] + value if term.name in parts else value
+    return total, parts

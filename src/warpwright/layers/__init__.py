@@ -1,0 +1,12 @@
+"""Differentiable layers between a network and the displacement: `Estimate` in, `Estimate` out.
+
+Every layer says which kinds it serves and refuses others with a sentence. A settings dataclass builds each layer.
+"""
+
+from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
+from warpwright.layers.integration import DrawVelocity, Integrate
+from warpwright.layers.resizing import FullSize, SplineField
+
+AnyLayer = SplineField | DrawVelocity | FullSize | Integrate
+
+__all__ = ["AnyLayer", "DrawVelocity", "FieldLayer", "FullSize", "Integrate", "LayerSettings", "Pipeline", "SplineField"]

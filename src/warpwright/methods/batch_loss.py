@@ -1,0 +1,52 @@
+"""The loss of a batch: what training and refinement minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.losses import pair_loss
+from warpwright.energies.pairs import PairBatch
+from warpwright.methods.model import Model, predict_both
+
+__all__ = ["Losses", "batch_loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Losses of a batch.
+
+    Args:
+        total: (B,), with the graph of the model's weights.
+        parts: (B,) each, the terms without their weights, detached.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = None) -> Losses:
+    """The model's own loss of every pair, in the directions that its settings say.
+
+    Args:
+        model: in training or evaluation mode, which is left as it is.
+        batch: prepared pairs.
+        precision: dtype in which the network may compute (autocast); None for that of its weights. Fields and losses stay in
+            the dtype of the images.
+    """
+    settings = model.settings
+    device = batch.fixed.device.type
+    with torch.autocast(device, dtype=precision or torch.bfloat16, enabled=precision is not None):
+        if settings.directions == "forward":
+            there, back = model(batch.fixed, batch.moving), None
+        else:
+            there, back = predict_both(model, batch)
+    total, parts = pair_loss(settings.loss, batch, there)
+    if back is not None:
+        other, others = pair_loss(settings.loss, batch.swapped(), back)
+        total = (total + other) / 2
+        parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
+    return Losses(total, {name: value.detach() for name, value in parts.items()})

@@ -1,0 +1,76 @@
+"""Instance optimisation: a few steps on a copy of the weights, for one pair, with the loss of the model."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from warpwright.energies.pairs import PairBatch
+from warpwright.errors import BadInput, Failed
+from warpwright.methods.batch_loss import batch_loss
+from warpwright.methods.model import Model
+from warpwright.methods.registration import Progress, Stage
+
+__all__ = ["Refinement", "refined"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How weights follow one pair.
+
+    Args:
+        steps: updates; 0 for none.
+        rate: learning rate of Adam.
+
+    Raises:
+        BadInput: the steps are negative or the rate is not positive.
+    """
+
+    steps: int = 0
+    rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.rate > 0:
+            raise BadInput(f"refinement needs steps >= 0 and a rate above 0, got {self.steps} and {self.rate}")
+
+
+def refined(
+    model: Model, batch: PairBatch, refinement: Refinement, progress: Callable[[Progress], None] | None = None
+) -> tuple[Model, Stage]:
+    """A copy of the model whose weights suit a batch better; the model itself is left as it was.
+
+    Batch normalisation keeps its statistics and nothing is dropped (evaluation mode), so the outcome depends on the batch and
+    the weights alone. Terms of the loss that need labels or landmarks are left out: they are not known when a pair is
+    registered.
+
+    Raises:
+        BadInput: no term of the loss is left.
+        Failed: the loss is not finite.
+    """
+    begin = time.perf_counter()
+    own = copy.deepcopy(model).eval().requires_grad_(True)
+    terms = tuple(term for term in model.settings.loss if term.applies(batch))
+    if not terms:
+        raise BadInput("the model was trained on labels or landmarks alone, so there is nothing to refine it by")
+    own.settings = replace(model.settings, loss=terms)
+    weights = [p for p in own.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(weights, refinement.rate, foreach=True)
+    energies: list[float] = []
+    for step in range(refinement.steps):
+        with torch.enable_grad():
+            loss = batch_loss(own, batch).total.mean()
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        energies.append(float(loss.detach()))
+        if not loss.isfinite():
+            raise Failed(f"refinement: the loss is {energies[-1]} at step {step}")
+        if progress is not None:
+            progress(Progress("refine weights", step, refinement.steps, energies[-1]))
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        optimiser.step()
+    stage = Stage("refine weights", time.perf_counter() - begin, refinement.steps, energies[0], energies[-1], "all steps done")
+    return own.requires_grad_(False), stage

@@ -1,0 +1,37 @@
+"""Networks that look at two images and estimate how they differ. Torch only; they never warp.
+
+An `Architecture` is a frozen description; `build` makes the `Estimator`, which returns a typed `Estimate`.
+"""
+
+from warpwright.networks.base import Architecture, Estimator
+from warpwright.networks.dirnet import DIRNet
+from warpwright.networks.estimate import ControlPoints, Displacement, Estimate, FieldKind, Velocity, VelocityDistribution, field
+from warpwright.networks.fcn_ss import FCNSS
+from warpwright.networks.layers import save_memory
+from warpwright.networks.lku_net import LKUNet
+from warpwright.networks.tall_unet import TallUNet
+from warpwright.networks.transmorph import TransMorph
+from warpwright.networks.voxelmorph import VoxelMorph, VoxelMorphDiff
+
+AnyArchitecture = DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
+
+__all__ = [
+    "FCNSS",
+    "AnyArchitecture",
+    "Architecture",
+    "ControlPoints",
+    "DIRNet",
+    "Displacement",
+    "Estimate",
+    "Estimator",
+    "FieldKind",
+    "LKUNet",
+    "TallUNet",
+    "TransMorph",
+    "Velocity",
+    "VelocityDistribution",
+    "VoxelMorph",
+    "VoxelMorphDiff",
+    "field",
+    "save_memory",
+]

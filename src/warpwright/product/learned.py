@@ -1,0 +1,140 @@
+"""A registration by a model: its start, one pass of the network, and what may follow on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warpwright.errors import BadInput
+from warpwright.geometry import Image
+from warpwright.methods import Progress, Refinement, Registration, Settings, register_direct, register_pair
+from warpwright.product.choices import Initialise
+from warpwright.product.model_folder import ModelFolder, read_model
+from warpwright.transforms import Affine, Transform, centring
+
+__all__ = ["Learned", "learned"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Learned:
+    """How a model registers a pair.
+
+    Args:
+        folder: the model.
+        refinement: steps on a copy of its weights.
+        field_steps: steps of the classical solver on the field that the model gives, at full resolution.
+        initialise: where the search begins; None for the start that the model was trained with.
+    """
+
+    folder: ModelFolder
+    refinement: Refinement
+    field_steps: int
+    initialise: Initialise | None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What `result.json` says of it."""
+        return {
+            "path": str(self.folder.path),
+            "sha256": self.folder.digest,
+            "network": type(self.folder.model.settings.network).__name__,
+            "refine": self.refinement.steps,
+            "refine_rate": self.refinement.rate,
+            "refine_field": self.field_steps,
+            "initialise": self.initialise or f"{self.folder.model.settings.preparation.start} (the model's)",
+        }
+
+    def register(
+        self,
+        fixed: Image,
+        moving: Image,
+        settings: Settings,
+        masks: tuple[Image | None, Image | None],
+        initial: Transform | None,
+        device: str,
+        progress: Callable[[Progress], None] | None,
+    ) -> Registration:
+        """The registration; `settings` say how linear stages before it and the steps on the field after it work."""
+        start, before = self._start(fixed, moving, settings, masks, initial, device, progress)
+        found = register_direct(
+            self.folder.model.to(device),
+            fixed,
+            moving,
+            fixed_mask=masks[0],
+            moving_mask=masks[1],
+            given=initial if isinstance(initial, Affine) else None,
+            start=start,
+            refinement=self.refinement,
+            device=device,
+            progress=progress,
+        )
+        found = replace(found, stages=(*before, *found.stages))
+        if not self.field_steps:
+            return found
+        finest = replace(settings, linear=(), levels=(1,), steps=(self.field_steps,))
+        after = register_pair(
+            fixed,
+            moving,
+            finest,
+            fixed_mask=masks[0],
+            moving_mask=masks[1],
+            initial=found.forward,
+            device=device,
+            progress=progress,
+        )
+        return replace(after, stages=(*found.stages, *after.stages), notes=(*found.notes, *after.notes))
+
+    def _start(
+        self,
+        fixed: Image,
+        moving: Image,
+        settings: Settings,
+        masks: tuple[Image | None, Image | None],
+        initial: Transform | None,
+        device: str,
+        progress: Callable[[Progress], None] | None,
+    ) -> tuple[Affine | None, tuple[Any, ...]]:
+        """The affine to begin from, None for the model's own, and the stages that found it."""
+        if isinstance(initial, Affine):
+            return initial, ()
+        if self.initialise in (None, "none", "centre"):
+            at = {None: None, "none": Affine.identity(fixed.grid.dim), "centre": centring(fixed.grid, moving.grid)}
+            return at[self.initialise], ()
+        linear = replace(settings, deformable=None)
+        found = register_pair(
+            fixed, moving, linear, fixed_mask=masks[0], moving_mask=masks[1], device=device, progress=progress
+        )
+        return (found.forward if isinstance(found.forward, Affine) else None), found.stages
+
+
+def learned(
+    model: str | Path | ModelFolder | None,
+    *,
+    refine: int,
+    refine_rate: float | None,
+    refine_field: int,
+    initialise: Initialise | None,
+    initial: Transform | None,
+    settings: Settings,
+) -> Learned | None:
+    """What was asked for, checked; None without a model.
+
+    Raises:
+        BadInput: steps without a model, negative ones, a model folder that cannot be used, a linear transform, or an initial
+            transform with a field.
+    """
+    if model is None:
+        if refine or refine_field:
+            name = "refine" if refine else "refine-field"
+            raise BadInput(f"--{name} was given without --model, expected a model to refine")
+        return None
+    if refine_field < 0:
+        raise BadInput(f"--refine-field must be at least 0, got {refine_field}")
+    if settings.deformable is None:
+        raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
+    if initial is not None and not isinstance(initial, Affine):
+        raise BadInput("--initial holds a displacement field, expected an affine to begin a registration by --model from")
+    folder = model if isinstance(model, ModelFolder) else read_model(model)
+    refinement = Refinement(steps=refine) if refine_rate is None else Refinement(steps=refine, rate=refine_rate)
+    return Learned(folder=folder, refinement=refinement, field_steps=refine_field, initialise=initialise)

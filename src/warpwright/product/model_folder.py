@@ -1,0 +1,167 @@
+"""Model folders: `weights.safetensors`, `model.json` (settings, how it was trained, the digest of the weights), `README.md`.
+
+Nothing in a folder is code: weights are numbers, settings are strict JSON. Files that could run code when they are loaded are
+refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from warpwright.config import from_mapping, read_mapping, to_mapping
+from warpwright.errors import BadInput, Failed
+from warpwright.methods import Model, ModelSettings
+from warpwright.product.output import plain, whole_folder
+
+__all__ = ["ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
+
+FORMAT = 1  # of the folder; a folder of a later one is refused
+WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save and of pickle begin
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModelFolder:
+    """A model that was read.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        path: the folder.
+        digest: SHA-256 of the weights.
+        summary: how it was trained and how well it did, as the trainer wrote it.
+    """
+
+    model: Model
+    path: Path
+    digest: str
+    summary: Mapping[str, Any]
+
+
+def write_model(folder: str | Path, model: Model, *, card: str, summary: Mapping[str, Any]) -> None:
+    """Write a model folder, whole; a model that was there is replaced.
+
+    Args:
+        folder: where.
+        model: settings and weights.
+        card: Markdown: data, licence, intended use, scores.
+        summary: plain values for `model.json`.
+
+    Raises:
+        BadInput: the folder cannot be written.
+        Failed: writing failed on the way (a full disk).
+    """
+    weights = packed(model.state_dict())
+    config = {
+        "format": FORMAT,
+        "warpwright": version("warpwright"),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "settings": to_mapping(model.settings),
+        "summary": plain(summary),
+    }
+    with whole_folder(folder, force=True) as work:
+        (work / WEIGHTS).write_bytes(weights)
+        (work / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / CARD).write_text(card, encoding="utf-8")
+
+
+def read_model(folder: str | Path) -> ModelFolder:
+    """Read a model folder.
+
+    Raises:
+        BadInput: it is no model folder, is damaged, was written by a later version, holds weights of another architecture, or
+            a pickle in place of weights.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        hint = ", which may run code when it is loaded" if folder.suffix in PICKLES else ""
+        raise BadInput(f"{folder}: {kind}{hint}; expected a model folder with {WEIGHTS} and {CONFIG}")
+    if not (folder / CONFIG).is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        found = f"holds {pickles[0]}, which may run code when it is loaded" if pickles else f"holds no {CONFIG}"
+        raise BadInput(f"{folder}: {found}; expected a model folder with {WEIGHTS} and {CONFIG}")
+    config = read_mapping(folder / CONFIG)
+    settings = _settings(config, folder / CONFIG)
+    raw = _bytes(folder / WEIGHTS)
+    digest = hashlib.sha256(raw).hexdigest()
+    tensors, _ = unpacked(raw, folder / WEIGHTS)
+    if digest != config.get("sha256"):
+        raise BadInput(
+            f"{folder / WEIGHTS}: its SHA-256 is not the one that {CONFIG} names, expected files that belong together"
+        )
+    model = Model(settings)
+    load_weights(model, tensors, str(folder / WEIGHTS))
+    summary = config.get("summary")
+    return ModelFolder(model=model.eval(), path=folder, digest=digest, summary=summary if isinstance(summary, Mapping) else {})
+
+
+def _settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
+    found = config.get("format")
+    if type(found) is not int or not 1 <= found <= FORMAT:
+        written = config.get("warpwright", "an unknown version")
+        raise BadInput(f"{path}: has format {found!r} of {written}, this version reads formats up to {FORMAT}")
+    settings = config.get("settings")
+    if not isinstance(settings, Mapping):
+        raise BadInput(f"{path}: has no table of settings, expected a model that `warpwright train` wrote")
+    return from_mapping(ModelSettings, settings, where=f"{path}: settings")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: does not exist, expected the weights of the model") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}), expected the weights of the model") from None
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors by name as the bytes of a safetensors file; the same tensors give the same bytes."""
+    flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return save(flat, None if metadata is None else dict(metadata))
+
+
+def unpacked(raw: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of the bytes of a safetensors file.
+
+    Raises:
+        BadInput: they are something else; a pickle is named as such.
+    """
+    if raw.startswith((ZIP, PICKLE)):
+        raise BadInput(f"{path}: is a pickle, which may run code when it is loaded, expected safetensors")
+    try:
+        tensors = load(raw)
+        size = int.from_bytes(raw[:8], "little")
+        metadata = json.loads(raw[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise BadInput(f"{path}: is damaged or no safetensors file ({error})") from None
+    return tensors, metadata
+
+
+def load_weights(model: Model, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Put weights into a model, all and only those that it has.
+
+    Raises:
+        BadInput: names or shapes are those of another architecture.
+        Failed: a weight is not finite.
+    """
+    wanted = model.state_dict()
+    for key in [*wanted, *tensors]:
+        if key not in tensors or key not in wanted or tensors[key].shape != wanted[key].shape:
+            found, expected = (tuple(t[key].shape) if key in t else "nothing" for t in (tensors, wanted))
+            raise BadInput(f"{name}: weights of another architecture, at {key!r} found {found}, expected {expected}")
+    broken = next((key for key, value in tensors.items() if not bool(value.isfinite().all())), None)
+    if broken is not None:
+        raise Failed(f"{name}: the weights {broken!r} hold NaN or inf, expected finite numbers")
+    model.load_state_dict(dict(tensors))

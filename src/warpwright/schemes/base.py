@@ -1,0 +1,66 @@
+"""What a training scheme is: it owns the optimisers and the step; the trainer owns time, data and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.pairs import PairBatch
+from warpwright.methods import Model
+
+__all__ = ["Scheme", "SchemeSettings", "Synchronise"]
+
+Synchronise = Callable[[Sequence[Tensor]], None]  # replaces tensors by their means over all processes, in place
+
+
+class Scheme(ABC):
+    """A model in training.
+
+    Attributes:
+        model: what is trained.
+        kept: what is validated and written to the model folder: the model itself or an average of it.
+    """
+
+    model: Model
+    kept: Model
+
+    @abstractmethod
+    def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        """One update of the weights.
+
+        Args:
+            number: steps done before.
+            batches: accumulated for this update, each pair with the same weight.
+            synchronise: called on gradients and figures before they are used.
+
+        Returns:
+            Figures by name, "loss" among them.
+
+        Raises:
+            Failed: the loss is not finite.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a state again."""
+
+
+class SchemeSettings(ABC):
+    """The settings of a scheme: a frozen dataclass that builds it."""
+
+    @abstractmethod
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Scheme:
+        """The scheme for a model.
+
+        Args:
+            model: on its device, in the dtype it is trained in.
+            steps: updates in all.
+            precision: dtype in which networks may compute (autocast); None for that of their weights.
+        """

@@ -1,0 +1,146 @@
+"""Optimisers of weights, learning rates over time, clipping and averaging of weights."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+
+__all__ = ["SGD", "Adam", "AdamW", "AnyOptimiser", "AnySchedule", "Constant", "Cosine", "Polynomial", "Stepwise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980).
+
+    Args:
+        rate: learning rate.
+        betas: decays of the two moments.
+        amsgrad: keep the largest second moment.
+    """
+
+    rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    amsgrad: bool = False
+
+    def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of some weights."""
+        return torch.optim.Adam(weights, self.rate, self.betas, amsgrad=self.amsgrad, foreach=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101).
+
+    Args:
+        rate: learning rate.
+        betas: decays of the two moments.
+        decay: weight decay.
+    """
+
+    rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay: float = 1e-2
+
+    def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of some weights."""
+        return torch.optim.AdamW(weights, self.rate, self.betas, weight_decay=self.decay, foreach=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Gradient descent with momentum.
+
+    Args:
+        rate: learning rate.
+        momentum: share of the last update that is kept.
+    """
+
+    rate: float = 1e-3
+    momentum: float = 0.0
+
+    def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of some weights."""
+        return torch.optim.SGD(weights, self.rate, self.momentum, foreach=True)
+
+
+AnyOptimiser = Adam | AdamW | SGD
+
+
+class Schedule(ABC):
+    """The learning rate over time, as a factor of the optimiser's."""
+
+    @abstractmethod
+    def factor(self, share: float) -> float:
+        """The factor when a share, 0 to 1, of the steps is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The same rate throughout."""
+
+    def factor(self, share: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """Half a cosine, after a linear start.
+
+    Args:
+        warmup: share of the steps in which the rate rises from 0.
+        least: factor at the end.
+    """
+
+    warmup: float = 0.0
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise BadInput(f"the warm-up of a cosine schedule is a share in 0 to 1, got {self.warmup}")
+
+    def factor(self, share: float) -> float:
+        if share < self.warmup:
+            return share / self.warmup
+        left = (share - self.warmup) / (1 - self.warmup)
+        return self.least + (1 - self.least) * (1 + math.cos(math.pi * left)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial(Schedule):
+    """`(1 - share)^power`."""
+
+    power: float = 0.9
+
+    def factor(self, share: float) -> float:
+        return (1 - share) ** self.power
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepwise(Schedule):
+    """Multiplied by `by` at every milestone.
+
+    Args:
+        milestones: shares of the steps, rising.
+        by: factor.
+    """
+
+    milestones: tuple[float, ...] = (0.6, 0.85)
+    by: float = 0.1
+
+    def __post_init__(self) -> None:
+        if any(b <= a for a, b in pairwise((0.0, *self.milestones, 1.0))):
+            raise BadInput(f"the milestones of a schedule are rising shares between 0 and 1, got {self.milestones}")
+
+    def factor(self, share: float) -> float:
+        return self.by ** sum(share >= m for m in self.milestones)
+
+
+AnySchedule = Constant | Cosine | Polynomial | Stepwise

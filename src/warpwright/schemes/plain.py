@@ -1,0 +1,117 @@
+"""The plain scheme: one optimiser, the model's own loss."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.pairs import PairBatch
+from warpwright.errors import BadInput, Failed
+from warpwright.methods import Model, batch_loss
+from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
+from warpwright.schemes.optimisers import Adam, AnyOptimiser, AnySchedule, Constant
+
+__all__ = ["Plain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(SchemeSettings):
+    """One optimiser on the model's loss.
+
+    Args:
+        optimiser: how weights follow the gradient.
+        schedule: its learning rate over time.
+        clip: largest norm of the gradient; None for any.
+        average: decay of the moving average of the weights that is validated and kept; None for the weights themselves.
+
+    Raises:
+        BadInput: a number is out of range.
+    """
+
+    optimiser: AnyOptimiser = Adam()
+    schedule: AnySchedule = Constant()
+    clip: float | None = None
+    average: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and not self.clip > 0:
+            raise BadInput(f"the clipping norm must be above 0, got {self.clip}")
+        if self.average is not None and not 0 < self.average < 1:
+            raise BadInput(f"the decay of the weights' average must lie between 0 and 1, got {self.average}")
+
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> PlainScheme:
+        return PlainScheme(self, model, steps, precision)
+
+
+class PlainScheme(Scheme):
+    """As `Plain` says."""
+
+    def __init__(self, settings: Plain, model: Model, steps: int, precision: torch.dtype | None) -> None:
+        self.settings, self.model, self.steps, self.precision = settings, model, steps, precision
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = settings.optimiser.build(self.weights)
+        self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
+
+    def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        self.model.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        count = sum(len(batch) for batch in batches)
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            losses = batch_loss(self.model, batch, self.precision)
+            (losses.total.sum() / count).backward()
+            for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
+                sums[name] = sums.get(name, 0) + value.sum() / count
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        synchronise([*gradients, *sums.values()])
+        figures = {name: float(value) for name, value in sums.items()}
+        if not math.isfinite(figures["loss"]):
+            raise Failed(f"the loss is {figures['loss']}")
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip or math.inf)
+        rate = self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self._average(number)
+        return {**figures, "gradient": float(norm), "rate": rate}
+
+    @torch.no_grad()
+    def _average(self, number: int) -> None:
+        decay = self.settings.average
+        if decay is None:
+            return
+        decay = min(decay, (1 + number) / (10 + number))  # the first weights are soon forgotten
+        for mean, now in zip(self.kept.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for mean, now in zip(self.kept.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(now)
+
+    def state(self) -> dict[str, Tensor]:
+        found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.settings.average is not None:
+            found |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
+        for index, entries in self.optimiser.state_dict()["state"].items():
+            found |= {
+                f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items() if value is not None
+            }
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(under(state, "model."))
+        if self.settings.average is not None:
+            self.kept.load_state_dict(under(state, "kept."))
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in under(state, "optimiser.").items():
+            index, key = name.split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,29 @@
+"""Training settings from a TOML file; paths in it are relative to the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from warpwright.config import read_toml
+from warpwright.data import Data
+from warpwright.training.settings import Training
+
+__all__ = ["read_training"]
+
+
+def read_training(path: Path) -> Training:
+    """The settings of a training run.
+
+    Raises:
+        BadInput: the file cannot be read, holds an unknown key (the nearest known one is named), or a value out of range.
+    """
+    training = read_toml(path, Training)
+    return replace(training, data=_anchored(training.data, path.parent))
+
+
+def _anchored(data: Data, folder: Path) -> Data:
+    def placed(given: Path | None) -> Path | None:
+        return None if given is None else folder / given
+
+    return replace(data, manifest=placed(data.manifest), images=placed(data.images), labels=placed(data.labels))

@@ -1,0 +1,84 @@
+"""What a run leaves to read: `metrics.jsonl`, TensorBoard events on demand, the model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from warpwright.errors import Failed
+from warpwright.io.atomic import replacing
+from warpwright.product.output import plain
+from warpwright.training.settings import Training
+
+__all__ = ["Journal", "model_card"]
+
+
+class Journal:
+    """Lines of figures, one JSON object a line.
+
+    Args:
+        path: `metrics.jsonl`; lines of a later step than `step` are dropped: they will be written again.
+        step: where the run goes on from.
+        events: folder for TensorBoard, or None.
+
+    Raises:
+        Failed: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, path: Path, step: int, events: Path | None) -> None:
+        self.path = path
+        self.board: Any = None
+        if step and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            with replacing(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+        else:
+            path.write_text("", encoding="utf-8")
+        if events is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise Failed(
+                    "tensorboard = true needs the package tensorboard, expected an installation of warpwright[tensorboard]"
+                ) from None
+            self.board = SummaryWriter(str(events), purge_step=step)
+
+    def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
+        """Add a line: the step, what kind of figures they are, the figures."""
+        line = json.dumps(plain({"step": step, "kind": kind, **figures}), allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """End the TensorBoard events."""
+        if self.board is not None:
+            self.board.close()
+
+
+def model_card(training: Training, step: int, figures: Mapping[str, float], parameters: int) -> str:
+    """The model card in Markdown."""
+    card, model = training.card, training.model
+    scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    return f"""# {card.title}
+
+- **Use**: {card.use}
+- **Data**: {card.data}
+- **Licence of the weights**: {card.licence}
+- **Network**: {type(model.network).__name__}, {parameters:,} weights, images of {model.dim} axes, {model.channels} channel(s)
+- **Training**: {step} of {training.steps} steps, {training.batch * training.accumulate} pair(s) a step, seed {training.seed}
+
+Figures on the validation pairs (the model was chosen by them, so they flatter it):
+
+| figure | value |
+|---|---|
+{scores}
+
+`warpwright register FIXED MOVING --model FOLDER --output RESULT` uses this folder; `model.json` holds every setting. The weights
+are numbers in safetensors, nothing in this folder is code. Not a medical device.
+"""

@@ -1,0 +1,66 @@
+"""Several processes that train one model, as `torchrun` starts them: who is who, and means over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["Processes", "processes"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all.
+
+    Args:
+        rank: number of this one.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and validates."""
+        return self.rank == 0
+
+    @torch.no_grad()
+    def synchronise(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over all processes, in place; one message for each dtype."""
+        if self.count == 1:
+            return
+        for kind in {t.dtype for t in tensors}:
+            group = [t for t in tensors if t.dtype == kind]
+            message = torch.cat([t.reshape(-1) for t in group])
+            dist.all_reduce(message)
+            message /= self.count
+            for tensor, part in zip(group, message.split([t.numel() for t in group]), strict=True):
+                tensor.copy_(part.reshape(tensor.shape))
+
+    def agree(self, value: bool) -> bool:
+        """Whether any process says so; all must ask."""
+        if self.count == 1:
+            return value
+        flag = torch.tensor(float(value))
+        dist.all_reduce(flag)
+        return bool(flag > 0)
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """The group that `torchrun` describes in the environment; one process alone without it."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Processes()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,296 @@
+"""A training run: the loop, and what is written when."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from warpwright.config import to_mapping
+from warpwright.data import Cases, Cohort, read_cohort
+from warpwright.energies.pairs import PairBatch
+from warpwright.errors import BadInput, Failed
+from warpwright.io.atomic import replacing
+from warpwright.methods import Model
+from warpwright.networks import save_memory
+from warpwright.product.model_folder import write_model
+from warpwright.product.resources import peak_memory
+from warpwright.schemes import Scheme
+from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from warpwright.training.journal import Journal, model_card
+from warpwright.training.pictures import draw_sample
+from warpwright.training.processes import Processes, processes
+from warpwright.training.settings import Training
+from warpwright.training.stream import Stream, prepared
+from warpwright.training.validate import chosen, validate
+
+__all__ = ["Event", "Outcome", "train", "trial"]
+
+CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "training.json"
+MODEL, PICTURES, EVENTS = "model", "pictures", "tensorboard"
+MAY_CHANGE = ("data", "log_every", "checkpoint_every", "tensorboard", "card")  # between a run and its resumption
+SEEDS = 1 << 62  # a seed of torch is less
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something a person may want to see: figures of training, of validation, or a file that was written."""
+
+    kind: str
+    step: int
+    steps: int
+    seconds: float
+    figures: Mapping[str, float]
+
+
+Listen = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        step: updates done in all.
+        finished: whether these were all; otherwise it was told to stop, and can be resumed.
+        best: figure of the best model, its name, or None before the first validation.
+    """
+
+    step: int
+    finished: bool
+    best: tuple[str, float] | None
+
+
+def train(
+    training: Training, output: Path, *, resume: bool = False, device: str = "cpu", listen: Listen | None = None
+) -> Outcome:
+    """Train a model, or go on with it.
+
+    `output` will hold `training.json` (the settings), `metrics.jsonl`, `checkpoint.safetensors`, `model` (the best so far by
+    the validation pairs, a folder that `register --model` takes) and `pictures`. A run that was killed at any moment and is
+    resumed ends with the same bytes as one that was not. On SIGTERM and SIGINT a checkpoint is written and the run ends well.
+
+    Args:
+        training: what to do.
+        output: a folder.
+        resume: go on from the checkpoint in `output`.
+        device: a torch device.
+        listen: called with what happens.
+
+    Raises:
+        BadInput: data or settings cannot be used, or the checkpoint is that of another run.
+        Failed: the loss is not finite, or a file could not be written.
+    """
+    with processes(torch.device(device)) as group, told_to_stop() as stop:
+        return _Run(training, output, torch.device(device), group, listen).go(resume, stop)
+
+
+def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
+    """Everything but the training: data are checked and one step is done; nothing is written.
+
+    Returns:
+        Counts of images, pairs and weights, figures of the step, its seconds, the peak memory in GB.
+    """
+    with processes(torch.device(device)) as group:
+        run = _Run(training, Path(), torch.device(device), group, None)
+        begin = time.perf_counter()
+        batches = run.stream.step(0, group)
+        laid = time.perf_counter()
+        figures = run.step(0, batches)
+        cuda = torch.device(device).type == "cuda"
+        return {
+            "images": len(run.cohort.cases),
+            "validation_pairs": len(run.watched),
+            "weights": run.parameters,
+            "shape": list(batches[0].fixed.shape),
+            "figures": figures,
+            "seconds_data": laid - begin,
+            "seconds_step": time.perf_counter() - laid,
+            "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else peak_memory(),
+        }
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM and SIGINT only raise a flag, which the returned function reads; in the main thread only."""
+    flag = threading.Event()
+
+    def note(_: int, __: FrameType | None) -> None:
+        flag.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield flag.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Run:
+    """A run under way: what it works on and with, and where it writes."""
+
+    def __init__(self, training: Training, output: Path, device: torch.device, group: Processes, listen: Listen | None) -> None:
+        self.training, self.output, self.device, self.group, self.listen = training, output, device, group, listen
+        self.begin = time.perf_counter()
+        self.cohort = read_cohort(training.data)
+        self.cases = Cases(training.data)
+        self._check(self.cohort)
+        settings = training.model
+        self.dtype = torch.float64 if training.precision == "float64" else torch.float32
+        with torch.random.fork_rng():
+            torch.manual_seed(training.seed)
+            model = Model(settings).to(device, self.dtype)
+        save_memory(model, training.save_memory)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.scheme: Scheme = training.scheme.build(
+            model, training.steps, torch.bfloat16 if training.precision == "bfloat16" else None
+        )
+        self.stream = Stream(
+            cohort=self.cohort,
+            cases=self.cases,
+            preparation=settings.preparation,
+            augmentation=training.augmentation,
+            seed=training.seed,
+            batch=training.batch,
+            accumulate=training.accumulate,
+        )
+        self.watched = self.cohort.listed("validation", training.validation.pairs)
+        self.laid: list[PairBatch] = []
+        self.best: tuple[str, float] | None = None
+
+    def _check(self, cohort: Cohort) -> None:
+        """Read every file once; the model must be for such images."""
+        dim, channels = self.cases.check(cohort.cases)
+        model = self.training.model
+        if (dim, channels) != (model.dim, model.channels):
+            found = f"the images have {dim} axes and {channels} channel(s), the model is for {model.dim} and {model.channels}"
+            raise BadInput(f"{found}: expected the same (model.dim, model.channels)")
+
+    def go(self, resume: bool, stop: Callable[[], bool]) -> Outcome:
+        """The loop."""
+        steps, first = self.training.steps, self.group.first
+        done = self._resume() if resume else 0
+        journal = self._open_journal(done) if first else None
+        recent: list[dict[str, float]] = []
+        finished = done >= steps
+        for batches in self.stream.steps(done, steps, self.group):
+            recent.append(self._step_or_fail(done, batches))
+            done += 1
+            last = done == steps
+            if journal is not None and (done % self.training.log_every == 0 or last):
+                self._tell(journal, "train", done, {n: sum(r[n] for r in recent) / len(recent) for n in recent[0]})
+                recent.clear()
+            if journal is not None and self.watched and (done % self.training.validation.every == 0 or last):
+                self._validate(journal, done)
+            told = self.group.agree(stop())
+            if first and (done % self.training.checkpoint_every == 0 or last or told):
+                self._checkpoint(done)
+            finished = last
+            if told:
+                break
+        if journal is not None:
+            if finished and not self.watched:
+                self._write_model(done, {})
+            journal.close()
+        return Outcome(step=done, finished=finished, best=self._best_as_read())
+
+    def step(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
+        """One update, its noise drawn from a generator that depends on the seed, the step and the process alone."""
+        moved = [batch.to(self.device, self.dtype) for batch in batches]
+        with torch.random.fork_rng():
+            torch.manual_seed((self.training.seed * 1_000_003 + number * 8191 + self.group.rank) % SEEDS)
+            return self.scheme.step(number, moved, self.group.synchronise)
+
+    def _step_or_fail(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
+        try:
+            return self.step(number, batches)
+        except Failed as error:
+            names = ", ".join(name for batch in batches for name in batch.names)
+            path = self.output / CHECKPOINT
+            good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
+            raise Failed(f"step {number + 1}: {error} (pairs {names}); {good}") from None
+
+    def _resume(self) -> int:
+        found = read_checkpoint(self.output / CHECKPOINT)
+        now = _comparable(to_mapping(self.training))
+        before = _comparable(found.settings)
+        for key in dict.fromkeys([*now, *before]):
+            if now.get(key) != before.get(key):
+                raise BadInput(
+                    f"{self.output / CHECKPOINT}: was made with {key} = {json.dumps(before.get(key))}, the settings say"
+                    f" {json.dumps(now.get(key))}: expected the same to go on"
+                )
+        if found.processes != self.group.count:
+            raise BadInput(
+                f"{self.output / CHECKPOINT}: was made by {found.processes} processes, there are {self.group.count}:"
+                " expected as many"
+            )
+        self.scheme.restore({name: value.to(self.device) for name, value in found.state.items()})
+        if found.best is not None and self.watched:
+            self.best = ("", found.best)
+        return found.step
+
+    def _open_journal(self, done: int) -> Journal:
+        self.output.mkdir(parents=True, exist_ok=True)
+        with replacing(self.output / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(to_mapping(self.training), indent=2) + "\n", encoding="utf-8")
+        events = self.output / EVENTS if self.training.tensorboard else None
+        return Journal(self.output / METRICS, done, events)
+
+    def _tell(self, journal: Journal, kind: str, step: int, figures: Mapping[str, float]) -> None:
+        journal.write(step, kind, figures)
+        if self.listen is not None:
+            seconds = time.perf_counter() - self.begin
+            self.listen(Event(kind=kind, step=step, steps=self.training.steps, seconds=seconds, figures=figures))
+
+    def _validate(self, journal: Journal, step: int) -> None:
+        model = self.scheme.kept
+        if not self.laid:
+            preparation = self.training.model.preparation
+            self.laid = [prepared(p, self.cases, preparation).to(self.device, self.dtype) for p in self.watched]
+        figures = validate(model, self.laid)
+        name, value = chosen(figures, self.training.validation.by)
+        self._tell(journal, "validation", step, figures)
+        if self.best is None or value < self.best[1]:
+            self.best = (name, value)
+            self._write_model(step, figures)
+        title = f"step {step}      {self.laid[0].names[0]}"
+        draw_sample(model, self.laid[0], self.output / PICTURES / f"{step:07d}.png", title)
+
+    def _write_model(self, step: int, figures: Mapping[str, float]) -> None:
+        summary = {"step": step, "steps": self.training.steps, "seed": self.training.seed, "validation": figures}
+        card = model_card(self.training, step, figures, self.parameters)
+        write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary)
+
+    def _checkpoint(self, step: int) -> None:
+        write_checkpoint(
+            self.output / CHECKPOINT,
+            Checkpoint(
+                step=step,
+                best=None if self.best is None else self.best[1],
+                state=self.scheme.state(),
+                settings=to_mapping(self.training),
+                processes=self.group.count,
+            ),
+        )
+
+    def _best_as_read(self) -> tuple[str, float] | None:
+        """The best figure as a person reads it."""
+        return None if self.best is None else (self.best[0], abs(self.best[1]))
+
+
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same when a run goes on; through JSON, as a checkpoint holds it."""
+    return {k: v for k, v in json.loads(json.dumps(settings)).items() if k not in MAY_CHANGE}

@@ -1,0 +1,90 @@
+"""Training pairs by number: what the n-th pair is depends on the seed and on n alone.
+
+So a run that is resumed, or shared among processes, sees the very pairs that an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from warpwright.data import Augmentation, Case, CasePair, Cases, Cohort
+from warpwright.energies.pairs import PairBatch
+from warpwright.methods import Annotated, joined, lay_pair
+from warpwright.training.processes import Processes
+from warpwright.transforms import Affine, Preparation
+
+__all__ = ["Stream", "prepared"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stream:
+    """Where training pairs come from.
+
+    Args:
+        cohort: the images and how they are paired.
+        cases: reads them.
+        preparation: the model's.
+        augmentation: random changes.
+        seed: of everything drawn.
+        batch: pairs of a batch.
+        accumulate: batches of a step.
+    """
+
+    cohort: Cohort
+    cases: Cases
+    preparation: Preparation
+    augmentation: Augmentation
+    seed: int
+    batch: int
+    accumulate: int
+
+    def steps(self, begin: int, end: int, processes: Processes) -> Iterator[list[PairBatch]]:
+        """The batches of this process for steps `begin` to `end`; the next step's are laid while one is worked on."""
+        with ThreadPoolExecutor(1, thread_name_prefix="pairs") as beside:
+            coming = beside.submit(self.step, begin, processes)
+            for number in range(begin, end):
+                batches = coming.result()
+                if number + 1 < end:
+                    coming = beside.submit(self.step, number + 1, processes)
+                yield batches
+
+    def step(self, number: int, processes: Processes) -> list[PairBatch]:
+        """The batches of one step."""
+        first = (number * processes.count + processes.rank) * self.accumulate * self.batch
+        pairs = [self.pair(first + k) for k in range(self.accumulate * self.batch)]
+        return [joined(pairs[k : k + self.batch]) for k in range(0, len(pairs), self.batch)]
+
+    def pair(self, number: int) -> PairBatch:
+        """The n-th pair of the stream."""
+        rng = np.random.default_rng((self.seed, number))
+        pair = self.cohort.draw(rng)
+        batch = prepared(pair, self.cases, self.preparation, self.augmentation, rng)
+        images = {side: getattr(batch, side)[0] for side in ("fixed", "moving")}
+        return replace(batch, **{side: self.augmentation.intensity(image, rng)[None] for side, image in images.items()})
+
+
+def prepared(
+    pair: CasePair,
+    cases: Cases,
+    preparation: Preparation,
+    augmentation: Augmentation | None = None,
+    rng: np.random.Generator | None = None,
+) -> PairBatch:
+    """A pair as a batch of one; its geometry is changed at random if an augmentation and a generator are given."""
+    fixed, moving = (_annotated(cases, case) for case in (pair.fixed, pair.moving))
+    grid = preparation.grid(fixed.image.grid)
+    start = preparation.affine(fixed.image.grid, moving.image.grid)
+    transforms = (Affine.identity(grid.dim), start)
+    if augmentation is not None and rng is not None:
+        first, second = augmentation.geometry(grid, rng)
+        transforms = (first, start @ second)
+    return replace(lay_pair(preparation, fixed, moving, transforms, grid), names=(pair.id,))
+
+
+def _annotated(cases: Cases, case: Case) -> Annotated:
+    loaded = cases.load(case)
+    return Annotated(image=loaded.image, mask=loaded.mask, labels=loaded.labels, points=loaded.points)
