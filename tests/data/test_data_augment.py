@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from itertools import product
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from warpwright.config import from_mapping
-from warpwright.data import Augmentation, carried_points
+from warpwright.data import Augmentation
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image
 from warpwright.sampling.separable import bspline_matrix
@@ -22,22 +22,19 @@ from warpwright.transforms import (
     Affine,
     Composite,
     DisplacementField,
+    carried_points,
     centring,
     control_shape,
     laid,
     working_grid,
 )
 
-STRONG = Augmentation(
-    flips=(0.5, 0.5, 0.5), rotation=12, scaling=0.08, shear=0.05, translation=2, elastic=2, elastic_scale=12
-)  # of blobs in images of about 30 mm
+PLACES = {"rotation": 12.0, "scaling": 0.08, "shear": 0.05, "translation": 2.0, "elastic": 2.0, "elastic_scale": 12.0}
+LOOKS: dict[str, Any] = {"noise": 0.1, "blur": 1.5, "bias": 0.3, "gamma": 0.3, "contrast": 0.2, "brightness": 0.1}
 
 
-def augmentation(dim: int, **changes: object) -> Augmentation:
-    strong = {
-        name: getattr(STRONG, name) for name in ("rotation", "scaling", "shear", "translation", "elastic", "elastic_scale")
-    }
-    return Augmentation(**(strong | {"flips": (0.5,) * dim} | changes))  # type: ignore[arg-type]
+def augmentation(dim: int, **changes: float) -> Augmentation:
+    return Augmentation(flips=(0.5,) * dim, **(PLACES | changes))
 
 
 def oblique(dim: int, flipped: bool = True) -> Grid:
@@ -78,9 +75,7 @@ def test_nothing_is_done_by_default(dim: int) -> None:
 
 
 def test_flips_are_shared_and_exact(dim: int) -> None:
-    grid = oblique(dim)
-    chances = (0.2, 0.7, 1.0)[:dim]
-    flipped = np.zeros(dim)
+    grid, chances, flipped = oblique(dim), (0.2, 0.7, 1.0)[:dim], np.zeros(dim)
     for fixed, moving in maps(Augmentation(flips=chances), grid, 300):
         np.testing.assert_array_equal(fixed, moving)
         between = grid.inverse_affine @ fixed @ grid.affine
@@ -146,7 +141,7 @@ def test_elastic_fields_are_as_strong_and_as_smooth_as_said(dim: int) -> None:
     grid = oblique(dim)
     rng, setting = np.random.default_rng(1), Augmentation(elastic=0.5, elastic_scale=15.0)
     spacing = np.array(grid.spacing).reshape(-1, *(1,) * dim)
-    fields = np.stack([f.displacement.numpy() * spacing for _ in range(20) for f in elastic_of(setting, grid, rng)])
+    fields = np.stack([f.displacement.numpy() * spacing for _ in range(60) for f in elastic_of(setting, grid, rng)])
     deviation = fields.std(axis=(0, *range(2, dim + 2)))
     np.testing.assert_allclose(deviation, 0.5, rtol=0.12)
     for axis, step in enumerate(grid.spacing):  # a B-spline's slope: sqrt(2/3 / 151/315) of its deviation for each knot
@@ -269,9 +264,7 @@ def test_carried_points_undo_the_map_everywhere_in_the_grid(dim: int) -> None:
 def test_points_that_no_field_of_ours_gives() -> None:
     grid = Grid.regular((9, 9))
     ramp = DisplacementField(3 * (voxels(grid).T - 4).reshape(2, 9, 9).float(), grid)
-    with pytest.raises(
-        Failed, match=r"^landmarks could not be carried through a field in 100 steps, expected one that stretches"
-    ):
+    with pytest.raises(Failed, match=r"^landmarks could not be carried through a field in 100 steps, expected"):
         carried_points(torch.tensor([[4.0, 4.5]], dtype=torch.float64), ramp)
 
 
@@ -305,13 +298,9 @@ def picture(dim: int, channels: int = 2) -> Tensor:
     return torch.rand(channels, *(28, 34, 19)[:dim], generator=torch.Generator().manual_seed(3))
 
 
-LOOKS = {"noise": 0.1, "blur": 1.5, "bias": 0.3, "gamma": 0.3, "contrast": 0.2, "brightness": 0.1}
-
-
 def test_the_same_generator_gives_the_same(dim: int) -> None:
     setting = augmentation(dim, **LOOKS)
     grid, image = oblique(dim), picture(dim)
-    torch.manual_seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
     runs = []
     for seed in (4, 4, 5):
@@ -331,8 +320,7 @@ def test_intensities_stay_in_range(dim: int, name: str) -> None:
     setting = Augmentation(**(LOOKS if name == "all" else {name: 10 * LOOKS[name]}))
     for seed in range(5):
         out = setting.intensity(image, np.random.default_rng(seed))
-        assert out.shape == image.shape
-        assert out.dtype == torch.float32
+        assert (out.shape, out.dtype) == (image.shape, torch.float32)
         assert 0 <= float(out.min()) <= float(out.max()) <= 1
         assert not torch.equal(out, image)
     assert torch.equal(image, kept)
@@ -355,9 +343,7 @@ def test_gamma_contrast_and_brightness_of_each_channel(dim: int) -> None:
     for name, values in draws.items():
         assert values.std(0).tolist() == pytest.approx([LOOKS[name]] * 2, rel=0.15)
         assert abs(float(torch.corrcoef(values.T)[0, 1])) < 5 / 300**0.5
-    ramp = (
-        torch.linspace(0, 1, 60).reshape(1, 3, 4, 5)[:, : 3 if dim == 3 else 1].reshape(1, *((3, 4, 5) if dim == 3 else (4, 5)))
-    )
+    ramp = torch.linspace(0, 1, 60).reshape(1, *(3, 20, 1)[: dim - 1], -1)
     out = Augmentation(gamma=0.5).intensity(ramp, np.random.default_rng(1)).flatten()
     assert bool((out.diff() > 0).all())
     assert out[0] == 0
@@ -379,17 +365,8 @@ def test_noise_and_blur(dim: int) -> None:
     assert max(sizes) < 0.1 * 1.1
     assert np.mean(sizes) == pytest.approx(0.05, rel=0.3)
     assert float((Augmentation(blur=2).intensity(flat, rng) - 0.5).abs().max()) < 1e-6
-    rough = picture(dim)
-    blurred = [float(Augmentation(blur=2).intensity(rough, rng).std() / rough.std()) for _ in range(20)]
-    assert max(blurred) < 1
-    assert min(blurred) < 0.5
-    point = torch.zeros(1, *(31,) * dim)
-    point[(0, *(15,) * dim)] = 1.0
-    spread = Augmentation(blur=2).intensity(point, rng)[0].double()
-    for axis in range(dim):
-        profile = spread.sum([k for k in range(dim) if k != axis])
-        variance = float((profile * (torch.arange(31) - 15.0).square()).sum() / profile.sum())
-        assert variance < 2**2
+    blurred = [float(Augmentation(blur=2).intensity(picture(dim), rng).std() / picture(dim).std()) for _ in range(20)]
+    assert min(blurred) < 0.5 < max(blurred) < 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -50,6 +51,10 @@ def data(**settings: object) -> Data:
     return Data(manifest=Path("t.csv"), **settings)  # type: ignore[arg-type]
 
 
+def opened(path: Path) -> Any:
+    return nib.load(path)
+
+
 def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(BadInput) as caught:
         call()
@@ -65,9 +70,9 @@ def test_all_files_of_a_case(tmp_path: Path, dim: int) -> None:
     lines = [f"p{k}," + ",".join(str(v) for v in row) for k, row in enumerate(voxels)]
     (tmp_path / "p.csv").write_text("\n".join(["id," + ",".join("xyz"[:dim]), *lines]))
     found = Cases(data(space="voxel")).load(one)
-    affine = nib.load(one.image).affine
+    affine = opened(one.image).affine
     assert found.image.data.dtype == torch.float32
-    np.testing.assert_array_equal(found.image.data[0], nib.load(one.image).get_fdata().reshape(grid.shape))
+    np.testing.assert_array_equal(found.image.data[0], opened(one.image).get_fdata().reshape(grid.shape))
     assert found.mask is not None
     np.testing.assert_array_equal(found.mask.data, noise(grid, seed=4).data.abs())
     assert found.labels is not None
@@ -89,7 +94,7 @@ def test_an_image_alone(tmp_path: Path) -> None:
 
 def test_the_header_and_the_space_are_those_of_the_settings(tmp_path: Path) -> None:
     one = case(tmp_path, "a", points="p.csv")
-    file = nib.load(one.image)
+    file = opened(one.image)
     turned = file.affine.copy()
     turned[0, 3] += 1
     file.set_qform(turned, 1)

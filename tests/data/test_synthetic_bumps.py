@@ -13,6 +13,7 @@ from torch import Tensor
 from warpwright.data.synthetic import BumpSettings, bump_displacement, bump_pair
 from warpwright.errors import BadInput
 from warpwright.geometry import jacobian_determinant
+from warpwright.kernels import plainly
 
 
 def known(truth: Tensor | None) -> Tensor:
@@ -93,7 +94,7 @@ def test_a_pair_is_what_scipy_warps(dim: int) -> None:
     at = np.indices(shape) + known(pair.displacement).numpy()
     for channel in range(2):
         expected = map_coordinates(pair.moving[channel].numpy(), at, order=1, mode="nearest")
-        np.testing.assert_allclose(pair.fixed[channel], expected, atol=1e-4)  # float32 weights on values of about 3
+        np.testing.assert_allclose(pair.fixed[channel], expected, atol=1e-6)  # float32 on values of about 3
     assert float((pair.fixed - pair.moving).abs().max()) > 0.1
 
 
@@ -140,9 +141,11 @@ def test_folds_are_drawn_again(dim: int) -> None:
         bump_displacement(shape, BumpSettings(energy=2000.0, without_folds=True), rng())
 
 
-def test_the_seed_decides(shape: tuple[int, ...]) -> None:
+def test_the_seed_decides_with_and_without_kernels(shape: tuple[int, ...]) -> None:
     image, settings = torch.from_numpy(rng(1).random((1, *shape))), BumpSettings()
-    first, second, other = (bump_pair(image, settings, rng(seed)) for seed in (3, 3, 4))
+    first, other = (bump_pair(image, settings, rng(seed)) for seed in (3, 4))
+    with plainly():
+        second = bump_pair(image, settings, rng())
     assert torch.equal(first.fixed, second.fixed)
     assert torch.equal(known(first.displacement), known(second.displacement))
     assert not torch.equal(known(first.displacement), known(other.displacement))

@@ -1,6 +1,6 @@
 """Image pairs: the small real ones that ship with the package, tables and folders of many, how they are read and varied."""
 
-from warpwright.data.augment import Augmentation, carried_points
+from warpwright.data.augment import Augmentation
 from warpwright.data.bundled import Pair, bundled_pairs
 from warpwright.data.cases import Cases, Loaded
 from warpwright.data.manifest import Case, CasePair, Cohort, Data, Pairing, Split, read_cohort
@@ -17,6 +17,5 @@ __all__ = [
     "Pairing",
     "Split",
     "bundled_pairs",
-    "carried_points",
     "read_cohort",
 ]

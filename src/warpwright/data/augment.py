@@ -1,7 +1,7 @@
 """Pairs made more varied: other places, sizes, shapes and intensities of the same images, drawn anew each time.
 
 Geometry is a transform, with which the caller pulls an image (and its labels) onto the working grid in one interpolation;
-landmarks go the other way (`carried_points`).
+landmarks go the other way (`transforms.carried_points`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ import torch
 from scipy.linalg import expm
 from torch import Tensor
 
-from warpwright.errors import BadInput, Failed
+from warpwright.errors import BadInput
 from warpwright.geometry import Grid
-from warpwright.sampling import gaussian, sample
-from warpwright.transforms import Affine, Composite, DisplacementField, Transform, bspline_displacement, control_shape
+from warpwright.sampling import gaussian
+from warpwright.transforms import Affine, DisplacementField, Transform, bspline_displacement, control_shape
 
-__all__ = ["Augmentation", "carried_points"]
+__all__ = ["Augmentation"]
 
 SPLINE_VARIANCE = 151 / 315  # of a cubic B-spline along one axis with coefficients of variance one, in the mean over places
 FOLD_FREE = 0.29  # largest control value along an axis, of the distance of control points (see `Augmentation`)
 BIAS_SPANS = 3  # distances of control points of a bias field along an axis of the image
-TOLERANCE = 1e-4  # voxels, at which a point is found
-MAX_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,46 +161,6 @@ class Augmentation:
         matrix[:dim, :dim] = expm(turn) @ grid.direction @ stretch @ np.linalg.inv(grid.direction)
         matrix[:dim, dim] = grid.centre - matrix[:dim, :dim] @ grid.centre + rng.normal(0, self.translation, dim)
         return Affine(matrix)
-
-
-def carried_points(points: Tensor, transform: Transform) -> Tensor:
-    """Where points of an image are seen on the working grid: the inverse of an augmentation, point by point.
-
-    `transform.inverse()` knows nothing of points that its field moves in from beyond the border of the grid, and inverts a
-    whole volume for a few points. Here `x + u(x) = y` is solved by fixed-point iteration, which converges for fields of
-    `Augmentation`; beyond the border u is repeated.
-
-    Args:
-        points: (N, D) world points, mm, where the image lies as it was.
-        transform: a map of `Augmentation.geometry`, composed with affines or not.
-
-    Returns:
-        (N, D) world points, mm; right wherever they lie in the grid.
-
-    Raises:
-        Failed: the iteration does not converge, as the field of another transform may have it.
-    """
-    parts = transform.parts if isinstance(transform, Composite) else (transform,)
-    for part in parts:  # the first part acts last, so it is undone first
-        if isinstance(part, Composite):
-            points = carried_points(points, part)
-        elif isinstance(part, DisplacementField):
-            points = _before(part, points)
-        else:
-            points = part.inverse()(points)
-    return points
-
-
-def _before(field: DisplacementField, points: Tensor) -> Tensor:
-    """The points that a field leads to `points`."""
-    target = field.grid.to_voxel(points)
-    found = target
-    for _ in range(MAX_STEPS):
-        at = found.T[None].to(field.displacement.dtype)
-        previous, found = found, target - sample(field.displacement[None], at)[0].T.to(target)
-        if not bool(((found - previous).abs() > TOLERANCE).any()):
-            return field.grid.to_world(found)
-    raise Failed(f"landmarks could not be carried through a field in {MAX_STEPS} steps, expected one that stretches less")
 
 
 def _smooth(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -74,8 +74,9 @@ class Images(Term):
             raise BadInput(f"the image loss has weights for {len(self.coarser)} coarser fields, the network has {len(levels)}")
         energy = self._of(batch, prediction.displacement)
         for weight, level in zip(self.coarser, levels[len(levels) - len(self.coarser) :], strict=True):
-            if isinstance(level, Displacement):
-                energy = energy + weight * self._of(batch, level.values)
+            if max(level.factors) > 1:
+                raise BadInput(f"the image loss got a coarser field of factors {level.factors}, expected 1 (a layer FullSize)")
+            energy = energy + weight * self._of(batch, cast(Displacement, level).values)
         return energy
 
     def _of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
@@ -176,12 +177,15 @@ class InverseConsistency(Term):
 class VelocityPrior(Term):
     """Divergence of the velocity's distribution from a smooth prior.
 
-    `D/2 (mean(p d exp(l) - l) + p/2 mean(|dv|^2))`, with l the log-variance, d the number of neighbours of a point, v the mean.
+    `D/2 (mean(p d exp(l) - l) + p/2 mean(dv^2))`, with l the log-variance, d the number of neighbours of a point, and dv the
+    difference of the mean velocity between neighbours. The first mean is over points and components; the second over pairs
+    of neighbours along an axis and components, then over axes.
 
     Args:
         prior: p, how smooth the prior is.
 
-    Reference: Dalca et al., MICCAI 2018, arXiv 1805.04605, equation 7, in the mean over points.
+    Reference: Dalca et al., MICCAI 2018, arXiv 1805.04605, equation 7 without its constant, for one point. The second term is
+    that of the authors' code: the equation, whose sum is over all pairs of neighbours, has p D in place of p/2.
     """
 
     name: ClassVar[str] = "prior"

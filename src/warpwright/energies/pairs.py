@@ -119,7 +119,16 @@ class Prediction:
         """The prediction for the swapped pairs, where the model gives the inverse; else None."""
         if self.final.inverse is None:
             return None
-        back = replace(self.final, values=self.final.inverse, inverse=self.final.values, coarser=())
-        velocity = self.velocity
-        before = () if velocity is None else (replace(velocity, values=-velocity.values, coarser=()),)
-        return Prediction((*before, back))
+        return Prediction(tuple(back for estimate in self.trail for back in turned(estimate)))
+
+
+def turned(estimate: Estimate) -> tuple[Estimate, ...]:
+    """The estimate of the swapped pair, with its coarser levels; nothing where it does not follow from that of the pair."""
+    coarser = tuple(back for level in estimate.coarser for back in turned(level))
+    if isinstance(estimate, Displacement) and estimate.inverse is not None:
+        return (replace(estimate, values=estimate.inverse, inverse=estimate.values, coarser=coarser),)
+    if isinstance(estimate, Velocity):
+        return (replace(estimate, values=-estimate.values, coarser=coarser),)
+    if isinstance(estimate, VelocityDistribution):
+        return (replace(estimate, mean=-estimate.mean, coarser=coarser),)
+    return ()

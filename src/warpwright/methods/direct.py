@@ -18,7 +18,7 @@ from warpwright.methods.model import Model
 from warpwright.methods.prepare import Annotated, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
-from warpwright.sampling import sample
+from warpwright.sampling import sample, warp
 from warpwright.transforms import Affine, DisplacementField, inverse_residual, invert
 
 __all__ = ["register_direct"]
@@ -57,63 +57,75 @@ def register_direct(
         progress: called before every step of refinement.
 
     Raises:
-        BadInput: the images are not of the kind that the model is for.
+        BadInput: the images are not of the kind that the model is for, a mask is zero or on another grid than its image, or the
+            model is on another device.
         Failed: the model gives a field that is not finite.
     """
+    _check(model, fixed, moving, device)
+    begin = time.perf_counter()
+    preparation = model.settings.preparation
+    grid, still = preparation.grid(fixed.grid), Affine.identity(fixed.grid.dim)
+    affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
+    sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
+    own = next(model.parameters())
+
+    def lay(lying: Affine) -> PairBatch:
+        return lay_pair(preparation, *sides, (still, lying), grid).to(own.device, own.dtype)
+
+    stages: list[Stage] = []
+    batch = lay(affine)
+    if refinement is not None and refinement.steps:
+        model, stage = refined(model, batch, refinement, progress)
+        stages.append(stage)
+    prediction = predicted(model, batch)
+    field, inverse, residual = _both_ways(prediction, grid, fixed, batch.names[0])
+    unmoved, moved = torch.zeros_like(prediction.displacement), prediction.displacement
+    maps = ((lay(still if given is None else given), unmoved), (batch, unmoved), (batch, moved))
+    before, begun, after = (_energy(model, *there) for there in maps)
+    seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
+    return Registration(
+        forward=affine @ DisplacementField(field, fixed.grid),
+        backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
+        inverse_residual=residual,
+        stages=(*stages, Stage("network", seconds, 1, begun, after, "one pass")),
+        energy_before=before,
+        energy_after=after,
+        overlap=_overlap(batch, moved),
+        notes=_notes(grid, fixed),
+    )
+
+
+def _check(model: Model, fixed: Image, moving: Image, device: str) -> None:
     settings = model.settings
     for image in (fixed, moving):
         if image.grid.dim != settings.dim or image.channels != settings.channels:
             found = f"{image.grid.dim} axes and {image.channels} channels"
             raise BadInput(f"{image.name}: has {found}, the model is for {settings.dim} and {settings.channels}")
-    begin = time.perf_counter()
-    preparation = settings.preparation
-    grid = preparation.grid(fixed.grid)
-    affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
-    sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
-    own = next(model.parameters())
-    batch = lay_pair(preparation, *sides, (Affine.identity(grid.dim), affine), grid).to(torch.device(device), own.dtype)
-    if own.device != batch.fixed.device:
-        raise BadInput(f"the model is on {own.device}, the registration was asked for on {device}: expected the same")
-    stages: list[Stage] = []
-    if refinement is not None and refinement.steps:
-        model, stage = refined(model, batch, refinement, progress)
-        stages.append(stage)
-    prediction = predicted(model, batch)
-    field, back = (
-        None if u is None else carried(u, grid, fixed.grid).cpu() for u in (prediction.displacement, prediction.inverse)
-    )
-    if field is None or not bool(field.isfinite().all()):
-        raise Failed(f"the model gives a field that is not finite for {batch.names[0]}")
-    inverse, residual = invert(field) if back is None else (back, inverse_residual(field, back))
-    lying = Affine.identity(grid.dim) if given is None else given
-    untouched = lay_pair(preparation, *sides, (Affine.identity(grid.dim), lying), grid).to(batch.fixed.device, own.dtype)
-    still = torch.zeros_like(prediction.displacement)
-    before, laid, after = (
-        _energy(b, u, model) for b, u in ((untouched, still), (batch, still), (batch, prediction.displacement))
-    )
-    seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
-    stages.insert(0, Stage("network", seconds, 1, laid, after, "one pass"))
-    return Registration(
-        forward=affine @ DisplacementField(field[0], fixed.grid),
-        backward=DisplacementField(inverse[0], fixed.grid, residual) @ affine.inverse(),
-        inverse_residual=residual,
-        stages=tuple(stages),
-        energy_before=before,
-        energy_after=after,
-        overlap=_overlap(batch),
-        notes=_notes(grid, fixed),
-    )
+    own, asked = next(model.parameters()).device, torch.empty(0, device=device).device
+    if own != asked:
+        raise BadInput(f"the model is on {own}, the registration was asked for on {asked}: expected the same")
+
+
+def _both_ways(prediction: Prediction, grid: Grid, fixed: Image, name: str) -> tuple[Tensor, Tensor, float]:
+    """Displacement and inverse, (D, *S) voxels of the fixed image each, on the CPU, and the residual of the inverse."""
+    found = [u for u in (prediction.displacement, prediction.inverse) if u is not None]
+    field, *inverses = (carried(u, grid, fixed.grid).cpu() for u in found)
+    if not all(bool(u.isfinite().all()) for u in (field, *inverses)):
+        raise Failed(f"the model gives a field that is not finite for {name}")
+    inverse, residual = (inverses[0], inverse_residual(field, inverses[0])) if inverses else invert(field)
+    return field[0], inverse[0], residual
 
 
 def predicted(model: Model, batch: PairBatch) -> Prediction:
-    """One pass in evaluation mode without a graph; the model's mode is left as it was."""
-    training = model.training
+    """One pass in evaluation mode without a graph; the modes of the model and its parts are left as they were."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             return model(batch.fixed, batch.moving)
     finally:
-        model.train(training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -136,9 +148,9 @@ def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
     return torch.einsum("ij,bj...->bi...", linear, values)
 
 
-def _energy(batch: PairBatch, displacement: Tensor, model: Model) -> float:
+def _energy(model: Model, batch: PairBatch, displacement: Tensor) -> float:
     """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet."""
-    if not _overlap(batch):
+    if not _overlap(batch, displacement):
         return float("inf")
     found = next((term.similarity for term in model.settings.loss if isinstance(term, Images)), LNCC())
     measure = found.for_spacing(batch.spacing)
@@ -147,13 +159,13 @@ def _energy(batch: PairBatch, displacement: Tensor, model: Model) -> float:
     return float(energy[0])
 
 
-def _overlap(batch: PairBatch) -> float:
-    """Share of the smaller image that the other one covers at the start."""
+def _overlap(batch: PairBatch, displacement: Tensor) -> float:
+    """Share of the smaller image, as far as it lies on the working grid, that the other one covers; masks counted."""
     if batch.fixed_weight is None or batch.moving_weight is None:
         return 1.0
-    one, two = ((w > 0.5).to(torch.float32) for w in (batch.fixed_weight, batch.moving_weight))
-    smaller = min(float(one.sum()), float(two.sum()))
-    return float((one * two).sum()) / smaller if smaller else 0.0
+    seen = warp(batch.moving_weight, displacement, outside="zero")
+    smaller = min(float(batch.fixed_weight.sum()), float(batch.moving_weight.sum()))
+    return min(1.0, float((seen * batch.fixed_weight).sum()) / smaller) if smaller else 0.0
 
 
 def _notes(grid: Grid, fixed: Image) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class ModelSettings:
         directions: whether the loss is that of the map of a pair, or the mean of it and of the swapped pair's.
 
     Raises:
-        BadInput: the images have neither 2 nor 3 axes, or no channel.
+        BadInput: the images have neither 2 nor 3 axes, or no channel, or the loss has no term.
     """
 
     dim: int = 3

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
-from warpwright.transforms import Preparation, Transform, laid
+from warpwright.transforms import Preparation, Transform, carried_points, laid
 
 __all__ = ["Annotated", "joined", "lay_pair"]
 
@@ -24,6 +25,9 @@ class Annotated:
         mask: (1, *S) weights on the same grid.
         labels: (1, *S) whole numbers on the same grid.
         points: (N, D) world points, RAS+ mm.
+
+    Raises:
+        BadInput: the mask or the labels are on another grid than the image, or the mask is zero everywhere.
     """
 
     image: Image
@@ -31,11 +35,19 @@ class Annotated:
     labels: Image | None = None
     points: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        for other in (self.mask, self.labels):
+            if other is not None and not other.grid.same_as(self.image.grid):
+                found = f"{other.name} is not on the grid of its image {self.image.name}"
+                raise BadInput(f"{found}: expected the same shape and affine")
+        if self.mask is not None and not bool((self.mask.data > 0).any()):
+            raise BadInput(f"{self.mask.name} is zero everywhere: expected a mask with positive weights")
+
 
 def lay_pair(
     preparation: Preparation, fixed: Annotated, moving: Annotated, transforms: tuple[Transform, Transform], grid: Grid
 ) -> PairBatch:
-    """A batch of one pair on a working grid.
+    """A batch of one pair on a working grid; labels and landmarks are left out unless both images have them.
 
     Args:
         preparation: the model's.
@@ -50,8 +62,7 @@ def lay_pair(
     if fixed.image.channels != moving.image.channels:
         found = f"{moving.image.name} has {moving.image.channels} channels, {fixed.image.name} has {fixed.image.channels}"
         raise BadInput(f"{found}: expected the same")
-    sides = [_lay(preparation, side, t, grid) for side, t in zip((fixed, moving), transforms, strict=True)]
-    first, second = sides
+    first, second = (_lay(preparation, side, t, grid) for side, t in zip((fixed, moving), transforms, strict=True))
     labelled = first.labels is not None and second.labels is not None
     marked = first.points is not None and second.points is not None
     return PairBatch(
@@ -62,26 +73,29 @@ def lay_pair(
         moving_weight=second.weight,
         fixed_labels=first.labels if labelled else None,
         moving_labels=second.labels if labelled else None,
-        fixed_points=(first.points,) if marked and first.points is not None else None,
-        moving_points=(second.points,) if marked and second.points is not None else None,
+        fixed_points=first.points if marked else None,
+        moving_points=second.points if marked else None,
         names=(f"{fixed.image.name} and {moving.image.name}",),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
+    """One image as a part of a batch of one pair."""
+
     image: Tensor
     weight: Tensor
     labels: Tensor | None
-    points: Tensor | None
+    points: tuple[Tensor] | None
 
 
 def _lay(preparation: Preparation, side: Annotated, transform: Transform, grid: Grid) -> _Side:
     weights = side.mask if side.mask is not None else Image(torch.ones_like(side.image.data[:1]), side.image.grid)
     labels = None if side.labels is None else laid(side.labels, transform, grid, "label")[None]
-    points = None if side.points is None else grid.to_voxel(transform.inverse()(side.points))
-    normalised = Image(preparation.intensity(side.image.data, None if side.mask is None else side.mask.data), side.image.grid)
-    return _Side(laid(normalised, transform, grid)[None], laid(weights, transform, grid)[None], labels, points)
+    points = None if side.points is None else (grid.to_voxel(carried_points(side.points, transform)),)
+    intensities = preparation.intensity(side.image.data, None if side.mask is None else side.mask.data)
+    image = laid(Image(intensities, side.image.grid), transform, grid)[None]
+    return _Side(image, laid(weights, transform, grid)[None], labels, points)
 
 
 def joined(batches: list[PairBatch]) -> PairBatch:
@@ -90,15 +104,13 @@ def joined(batches: list[PairBatch]) -> PairBatch:
     What only some of them have (labels, points) is left out.
 
     Raises:
-        BadInput: the shapes or spacings differ.
+        BadInput: the shapes or spacings differ (spacings by more than 1 %).
     """
     first = batches[0]
     for other in batches[1:]:
-        if (
-            other.fixed.shape[1:] != first.fixed.shape[1:]
-            or max(abs(a / b - 1) for a, b in zip(other.spacing, first.spacing, strict=True)) > 0.01
-        ):
-            found = f"{tuple(first.fixed.shape[2:])} and {tuple(other.fixed.shape[2:])} voxels"
+        same = other.fixed.shape[1:] == first.fixed.shape[1:]
+        if not same or not np.allclose(other.spacing, first.spacing, rtol=0.01, atol=0):
+            found = " and ".join(f"{tuple(b.fixed.shape[2:])} voxels of {b.spacing} mm" for b in (first, other))
             raise BadInput(
                 f"{other.names[0]}: images of one batch must have one shape and spacing, found {found}; expected a shape and"
                 " a spacing in the model's preparation, or a batch of 1"

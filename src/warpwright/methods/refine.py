@@ -47,6 +47,15 @@ def refined(
     the weights alone. Terms of the loss that need labels or landmarks are left out: they are not known when a pair is
     registered.
 
+    Args:
+        model: in any mode.
+        batch: prepared pairs, in the dtype of the weights.
+        refinement: at least one step.
+        progress: called before every step.
+
+    Returns:
+        The copy, in evaluation mode and without gradients, and the stage: the loss before the first and before the last step.
+
     Raises:
         BadInput: no term of the loss is left.
         Failed: the loss is not finite.

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import ControlPoints
-from warpwright.networks.fcn_ss import AveragePool, Chain
-from warpwright.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
+from warpwright.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, AveragePool, Chain
 
 __all__ = ["DIRNet"]
 

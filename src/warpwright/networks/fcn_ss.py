@@ -7,20 +7,16 @@ that the heads are at 1/4, 1/2 and full resolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Displacement
-from warpwright.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, TRANSPOSED, Block, crop, small_normal_
+from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, AveragePool, Chain, crop, small_normal_
 
-__all__ = ["FCNSS", "AveragePool", "Chain", "NormalisedBlock"]
+__all__ = ["FCNSS"]
 
 DEVIATION = 0.01
 
@@ -34,59 +30,6 @@ class FCNSS(Architecture):
 
     def build(self, dim: int, channels: int = 1) -> FCNSSNetwork:
         return FCNSSNetwork(dim, channels)
-
-
-class NormalisedBlock(Block):
-    """A `Block` that may hold batch normalisation: computing again in the backward pass does not count the batch again."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        if self.saving and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return cast(Tensor, checkpoint(self.compute, *inputs, use_reentrant=False, context_fn=self._contexts))
-        return super().forward(*inputs)  # compiled code never counts twice
-
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), self._uncounted()
-
-    @contextmanager
-    def _uncounted(self) -> Iterator[None]:
-        norms = [m for m in self.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))]
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, kept, strict=True):
-                norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-class Chain(NormalisedBlock):
-    """Layers one after the other: (B, C, *S) to what the last one gives."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def compute(self, *inputs: Tensor) -> Tensor:
-        return self.layers(inputs[0])
-
-
-class AveragePool(nn.Module):
-    """Half the size, n voxels to ceil(n / 2): means of windows of 2 or 3 voxels, of which what lies in the image counts.
-
-    An axis shorter than the window, which torch refuses in 3-D, becomes its mean.
-    """
-
-    def __init__(self, window: Literal[2, 3]) -> None:
-        super().__init__()
-        self.window = window
-
-    def forward(self, features: Tensor) -> Tensor:
-        shape = features.shape[2:]
-        window = [min(self.window, n) for n in shape]
-        margin = [1 if n >= self.window == 3 else 0 for n in shape]
-        pool = AVERAGE_POOL[len(shape)](window, 2, margin, ceil_mode=self.window == 2, count_include_pad=False)
-        return pool(features)
 
 
 class FCNSSNetwork(Estimator):

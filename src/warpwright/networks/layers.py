@@ -1,8 +1,9 @@
-"""Layers by number of axes, resizing (the only place), and activation checkpointing."""
+"""Layers by number of axes, blocks that may save memory, pooling, and resizing (the only place)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -14,10 +15,11 @@ __all__ = [
     "AVERAGE_POOL",
     "BATCH_NORM",
     "CONVOLUTION",
-    "INSTANCE_NORM",
     "MAX_POOL",
     "TRANSPOSED",
+    "AveragePool",
     "Block",
+    "Chain",
     "crop",
     "double",
     "resize",
@@ -30,14 +32,13 @@ TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVERAGE_POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-INSTANCE_NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class Block(nn.Module):
     """A part of a network that may forget its activations and compute them again in the backward pass (`save_memory`).
 
-    Derived classes write `compute` in place of `forward`.
+    Derived classes write `compute` in place of `forward`. Batch normalisation does not count a batch that is computed again.
     """
 
     saving = False
@@ -47,9 +48,38 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        if self.saving and torch.is_grad_enabled():
+        if not (self.saving and torch.is_grad_enabled()):
+            return self.compute(*inputs)
+        if torch.compiler.is_compiling():  # compiled code never counts twice
             return cast(Tensor, checkpoint(self.compute, *inputs, use_reentrant=False))
-        return self.compute(*inputs)
+        return cast(Tensor, checkpoint(self.compute, *inputs, use_reentrant=False, context_fn=self._contexts))
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """What surrounds the first and the second computation."""
+        return nullcontext(), self._uncounted()
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        norms = [m for m in self.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))]
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+class Chain(Block):
+    """Layers one after the other: (B, C, *S) to what the last one gives."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        return self.layers(inputs[0])
 
 
 def save_memory(network: nn.Module, on: bool = True) -> None:
@@ -57,6 +87,24 @@ def save_memory(network: nn.Module, on: bool = True) -> None:
     for module in network.modules():
         if isinstance(module, Block):
             module.saving = on
+
+
+class AveragePool(nn.Module):
+    """Half the size, n voxels to ceil(n / 2): means of windows of 2 or 3 voxels, of which what lies in the image counts.
+
+    An axis shorter than the window, which torch refuses in 3-D, becomes its mean.
+    """
+
+    def __init__(self, window: Literal[2, 3]) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, features: Tensor) -> Tensor:
+        shape = features.shape[2:]
+        window = [min(self.window, n) for n in shape]
+        margin = [1 if n >= self.window == 3 else 0 for n in shape]
+        pool = AVERAGE_POOL[len(shape)](window, 2, margin, ceil_mode=self.window == 2, count_include_pad=False)
+        return pool(features)
 
 
 def double(features: Tensor, shape: Sequence[int], mode: Literal["nearest", "linear"] = "nearest") -> Tensor:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Displacement, FieldKind, Velocity, field
-from warpwright.networks.fcn_ss import Chain
-from warpwright.networks.layers import CONVOLUTION, TRANSPOSED, Block, crop
+from warpwright.networks.layers import CONVOLUTION, TRANSPOSED, Block, Chain, crop
 
 __all__ = ["LKUNet"]
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Displacement, FieldKind, Velocity, field
-from warpwright.networks.fcn_ss import AveragePool, NormalisedBlock
-from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, Block, crop, double
+from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, AveragePool, Block, crop, double
 
 __all__ = ["TallUNet"]
 
@@ -73,7 +72,7 @@ class Down(Block):
         return features + F.pad(self.pool(inputs[0]), self.padding)
 
 
-class Up(NormalisedBlock):
+class Up(Block):
     """Twice the size: a transposed convolution of the rectified input, plus its first channels enlarged; the skip beside it.
 
     Normalisation sees the sum, which is then cropped at the end to the size of the skip.

@@ -7,6 +7,7 @@ themselves as the finest skip; the network of the current package (`dense`), max
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -30,8 +31,8 @@ class Plan:
 
     Args:
         encoder: widths, fine to coarse.
-        down: how the resolution halves: every convolution has stride 2 and the images are the finest skip ("strided"), so
-            has every one but the first, whose features are ("full"), or max pooling follows every convolution ("pooled").
+        down: how the resolution halves. "strided": every convolution has stride 2, and the images are the finest skip; "full":
+            every one but the first has, and its features are the finest skip; "pooled": max pooling follows every convolution.
         decoder: widths of the convolutions of every level, coarse to fine; between levels features are doubled in size and
             joined with the skip.
     """
@@ -71,7 +72,7 @@ class VoxelMorph(Architecture):
         scale: factor of all widths.
 
     Raises:
-        BadInput: the scale is not positive.
+        BadInput: the scale is not positive and finite.
     """
 
     form: Form = "dense"
@@ -80,8 +81,8 @@ class VoxelMorph(Architecture):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise BadInput(f"the scale of a VoxelMorph must be above 0, got {self.scale}")
+        if not 0 < self.scale < math.inf:
+            raise BadInput(f"the scale of a VoxelMorph must be above 0 and finite, got {self.scale}")
 
     def build(self, dim: int, channels: int = 1) -> VoxelMorphNetwork:
         plan = PLANS[self.form, self.half_resolution].scaled(self.scale)
@@ -96,14 +97,14 @@ class VoxelMorphDiff(Architecture):
         scale: factor of all widths.
 
     Raises:
-        BadInput: the scale is not positive.
+        BadInput: the scale is not positive and finite.
     """
 
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise BadInput(f"the scale of a VoxelMorphDiff must be above 0, got {self.scale}")
+        if not 0 < self.scale < math.inf:
+            raise BadInput(f"the scale of a VoxelMorphDiff must be above 0 and finite, got {self.scale}")
 
     def build(self, dim: int, channels: int = 1) -> VoxelMorphDiffNetwork:
         return VoxelMorphDiffNetwork(UNet(DIFF.scaled(self.scale), dim, 2 * channels, he=False), dim)

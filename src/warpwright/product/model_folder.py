@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from warpwright.config import from_mapping, read_mapping, to_mapping
-from warpwright.errors import BadInput, Failed
+from warpwright.errors import BadInput
 from warpwright.methods import Model, ModelSettings
 from warpwright.product.output import plain, whole_folder
 
@@ -36,7 +36,7 @@ class ModelFolder:
     """A model that was read.
 
     Args:
-        model: in evaluation mode, on the CPU.
+        model: in evaluation mode, float32, on the CPU.
         path: the folder.
         digest: SHA-256 of the weights.
         summary: how it was trained and how well it did, as the trainer wrote it.
@@ -79,8 +79,8 @@ def read_model(folder: str | Path) -> ModelFolder:
     """Read a model folder.
 
     Raises:
-        BadInput: it is no model folder, is damaged, was written by a later version, holds weights of another architecture, or
-            a pickle in place of weights.
+        BadInput: it is no model folder, is damaged, was written by a later version, holds weights of another architecture,
+            NaN, or a pickle in place of weights.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -138,13 +138,13 @@ def unpacked(raw: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]
     Raises:
         BadInput: they are something else; a pickle is named as such.
     """
-    if raw.startswith((ZIP, PICKLE)):
-        raise BadInput(f"{path}: is a pickle, which may run code when it is loaded, expected safetensors")
     try:
         tensors = load(raw)
         size = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
+        if raw.startswith((ZIP, PICKLE)):  # asked now only: the length of a good header may begin with the same byte
+            raise BadInput(f"{path}: is a pickle, which may run code when it is loaded, expected safetensors") from None
         raise BadInput(f"{path}: is damaged or no safetensors file ({error})") from None
     return tensors, metadata
 
@@ -153,8 +153,7 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], name: str) -> None
     """Put weights into a model, all and only those that it has.
 
     Raises:
-        BadInput: names or shapes are those of another architecture.
-        Failed: a weight is not finite.
+        BadInput: names or shapes are those of another architecture, or a weight is not finite.
     """
     wanted = model.state_dict()
     for key in [*wanted, *tensors]:
@@ -163,5 +162,5 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], name: str) -> None
             raise BadInput(f"{name}: weights of another architecture, at {key!r} found {found}, expected {expected}")
     broken = next((key for key, value in tensors.items() if not bool(value.isfinite().all())), None)
     if broken is not None:
-        raise Failed(f"{name}: the weights {broken!r} hold NaN or inf, expected finite numbers")
+        raise BadInput(f"{name}: the weights {broken!r} hold NaN or inf, expected finite numbers")
     model.load_state_dict(dict(tensors))

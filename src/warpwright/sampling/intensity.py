@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,11 @@ class Percentiles:
             raise BadInput(f"percentiles must rise within 0 to 100, got {self.low} and {self.high}")
 
     def __call__(self, data: Tensor, weight: Tensor | None = None) -> Tensor:
-        """(C, *S) to float32 in [0, 1]; the percentiles are those of the voxels where `weight` (1, *S) is positive."""
+        """(C, *S) to float32 in [0, 1]; the percentiles are those of the voxels where `weight` (1, *S) is positive.
+
+        Where both percentiles are one value, the least and the largest of these voxels take their place; an image of one value
+        becomes 0.
+        """
         out = torch.empty(data.shape, dtype=torch.float32)
         for channel in range(len(data)):
             values = data[channel].to(torch.float32)
@@ -43,7 +48,7 @@ class Percentiles:
             seen = counted[:: max(1, counted.numel() // SAMPLES)].numpy()
             low, high = np.percentile(seen, (self.low, self.high))
             if high <= low:
-                low, high = float(seen.min()), float(seen.max())
+                low, high = float(counted.min()), float(counted.max())
             out[channel] = ((values - low) / max(high - low, np.finfo(np.float32).tiny)).clamp_(0, 1)
         return out
 
@@ -57,14 +62,14 @@ class Window:
         high: intensity that becomes 1.
 
     Raises:
-        BadInput: the range is empty.
+        BadInput: the range is empty or not finite.
     """
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
+        if not -math.inf < self.low < self.high < math.inf:
             raise BadInput(f"a window must rise, got {self.low} and {self.high}")
 
     def __call__(self, data: Tensor, weight: Tensor | None = None) -> Tensor:

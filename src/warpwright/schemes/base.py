@@ -40,7 +40,7 @@ class Scheme(ABC):
             Figures by name, "loss" among them.
 
         Raises:
-            Failed: the loss is not finite.
+            Failed: the loss or its gradient is not finite; the weights are as they were.
         """
 
     @abstractmethod

@@ -24,11 +24,17 @@ class Adam:
         rate: learning rate.
         betas: decays of the two moments.
         amsgrad: keep the largest second moment.
+
+    Raises:
+        BadInput: a number is out of range.
     """
 
     rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     amsgrad: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.rate, betas=self.betas)
 
     def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some weights."""
@@ -43,11 +49,19 @@ class AdamW:
         rate: learning rate.
         betas: decays of the two moments.
         decay: weight decay.
+
+    Raises:
+        BadInput: a number is out of range.
     """
 
     rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        check(self.rate, betas=self.betas)
+        if self.decay < 0:
+            raise BadInput(f"the weight decay must be at least 0, got {self.decay}")
 
     def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some weights."""
@@ -61,10 +75,16 @@ class SGD:
     Args:
         rate: learning rate.
         momentum: share of the last update that is kept.
+
+    Raises:
+        BadInput: a number is out of range.
     """
 
     rate: float = 1e-3
     momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.rate, momentum=(self.momentum,))
 
     def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some weights."""
@@ -72,6 +92,15 @@ class SGD:
 
 
 AnyOptimiser = Adam | AdamW | SGD
+
+
+def check(rate: float, **shares: tuple[float, ...]) -> None:
+    """Refuse a learning rate of 0 or less, and shares that do not lie in 0 to 1 (1 left out)."""
+    if not rate > 0:
+        raise BadInput(f"the learning rate must be above 0, got {rate}")
+    for name, values in shares.items():
+        if not all(0 <= value < 1 for value in values):
+            raise BadInput(f"{name} of an optimiser must lie in 0 to 1, 1 left out, got {', '.join(map(str, values))}")
 
 
 class Schedule(ABC):
@@ -97,6 +126,9 @@ class Cosine(Schedule):
     Args:
         warmup: share of the steps in which the rate rises from 0.
         least: factor at the end.
+
+    Raises:
+        BadInput: a number is out of range.
     """
 
     warmup: float = 0.0
@@ -104,7 +136,9 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
-            raise BadInput(f"the warm-up of a cosine schedule is a share in 0 to 1, got {self.warmup}")
+            raise BadInput(f"the warm-up of a cosine schedule is a share in 0 to 1, 1 left out, got {self.warmup}")
+        if not 0 <= self.least <= 1:
+            raise BadInput(f"the least factor of a cosine schedule lies in 0 to 1, got {self.least}")
 
     def factor(self, share: float) -> float:
         if share < self.warmup:
@@ -115,9 +149,20 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Polynomial(Schedule):
-    """`(1 - share)^power`."""
+    """`(1 - share)^power`.
+
+    Args:
+        power: how soon the rate falls.
+
+    Raises:
+        BadInput: the power is negative.
+    """
 
     power: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.power < 0:
+            raise BadInput(f"the power of a polynomial schedule must be at least 0, got {self.power}")
 
     def factor(self, share: float) -> float:
         return (1 - share) ** self.power
@@ -130,6 +175,9 @@ class Stepwise(Schedule):
     Args:
         milestones: shares of the steps, rising.
         by: factor.
+
+    Raises:
+        BadInput: a number is out of range.
     """
 
     milestones: tuple[float, ...] = (0.6, 0.85)
@@ -138,6 +186,8 @@ class Stepwise(Schedule):
     def __post_init__(self) -> None:
         if any(b <= a for a, b in pairwise((0.0, *self.milestones, 1.0))):
             raise BadInput(f"the milestones of a schedule are rising shares between 0 and 1, got {self.milestones}")
+        if not self.by > 0:
+            raise BadInput(f"the factor of a stepwise schedule must be above 0, got {self.by}")
 
     def factor(self, share: float) -> float:
         return self.by ** sum(share >= m for m in self.milestones)

@@ -70,15 +70,16 @@ class PlainScheme(Scheme):
         gradients = [w.grad for w in self.weights if w.grad is not None]
         synchronise([*gradients, *sums.values()])
         figures = {name: float(value) for name, value in sums.items()}
-        if not math.isfinite(figures["loss"]):
-            raise Failed(f"the loss is {figures['loss']}")
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip or math.inf)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip or math.inf))
+        for name, value in (("loss", figures["loss"]), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise Failed(f"the {name} is {value}")
         rate = self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
         self._average(number)
-        return {**figures, "gradient": float(norm), "rate": rate}
+        return {**figures, "gradient": norm, "rate": rate}
 
     @torch.no_grad()
     def _average(self, number: int) -> None:

@@ -79,6 +79,6 @@ Figures on the validation pairs (the model was chosen by them, so they flatter i
 |---|---|
 {scores}
 
-`warpwright register FIXED MOVING --model FOLDER --output RESULT` uses this folder; `model.json` holds every setting. The weights
-are numbers in safetensors, nothing in this folder is code. Not a medical device.
+`warpwright register FIXED MOVING --model FOLDER --output RESULT` uses this folder; `model.json` holds every setting. The
+weights are numbers in safetensors, nothing in this folder is code. Not a medical device.
 """

@@ -35,7 +35,7 @@ def draw_sample(model: Model, batch: PairBatch, path: Path, title: str) -> None:
         before=image(moving),
         moved=image(warp(moving, displacement)),
         displacement=displacement[0].cpu().to(torch.float32),
-        jacobian=image(jacobian_determinant(displacement)),
+        jacobian=image(jacobian_determinant(displacement)[None]),
         fixed_labels=labels(batch.fixed_labels),
         before_labels=labels(batch.moving_labels),
         moved_labels=labels(moved),

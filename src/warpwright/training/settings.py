@@ -14,6 +14,7 @@ __all__ = ["AnyScheme", "Card", "Precision", "Training", "Validation"]
 
 AnyScheme = Plain
 Precision = Literal["float32", "bfloat16", "float64"]
+SEEDS = 1 << 62  # a seed of torch is less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +97,5 @@ class Training:
         for name, count in counts.items():
             if count < 1:
                 raise BadInput(f"{name} must be at least 1, got {count}")
+        if not 0 <= self.seed < SEEDS:
+            raise BadInput(f"seed must be at least 0 and below {SEEDS}, got {self.seed}")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from warpwright.data import Augmentation, Case, CasePair, Cases, Cohort
+from warpwright.data import Augmentation, CasePair, Cases, Cohort
 from warpwright.energies.pairs import PairBatch
+from warpwright.errors import BadInput
 from warpwright.methods import Annotated, joined, lay_pair
 from warpwright.training.processes import Processes
 from warpwright.transforms import Affine, Preparation
@@ -75,7 +76,7 @@ def prepared(
     rng: np.random.Generator | None = None,
 ) -> PairBatch:
     """A pair as a batch of one; its geometry is changed at random if an augmentation and a generator are given."""
-    fixed, moving = (_annotated(cases, case) for case in (pair.fixed, pair.moving))
+    fixed, moving = _annotated(pair, cases)
     grid = preparation.grid(fixed.image.grid)
     start = preparation.affine(fixed.image.grid, moving.image.grid)
     transforms = (Affine.identity(grid.dim), start)
@@ -85,6 +86,22 @@ def prepared(
     return replace(lay_pair(preparation, fixed, moving, transforms, grid), names=(pair.id,))
 
 
-def _annotated(cases: Cases, case: Case) -> Annotated:
-    loaded = cases.load(case)
-    return Annotated(image=loaded.image, mask=loaded.mask, labels=loaded.labels, points=loaded.points)
+def _annotated(pair: CasePair, cases: Cases) -> tuple[Annotated, Annotated]:
+    """Both images with what is known about them; landmarks are those that both have, in one order."""
+    loaded = [cases.load(case) for case in (pair.fixed, pair.moving)]
+    names = [case.point_names for case in loaded]
+    shared = [name for name in names[0] if name in set(names[1])]
+    if all(names) and not shared:
+        raise BadInput(
+            f"pair {pair.id}: its two sets of landmarks have no name in common, expected the same names for the same places"
+        )
+    one, two = (
+        Annotated(
+            image=case.image,
+            mask=case.mask,
+            labels=case.labels,
+            points=None if case.points is None else case.points[[case.point_names.index(name) for name in shared]],
+        )
+        for case in loaded
+    )
+    return one, two

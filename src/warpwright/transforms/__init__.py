@@ -2,6 +2,7 @@
 
 from warpwright.transforms.bspline import bspline_displacement, control_shape, fit_bspline
 from warpwright.transforms.displacement import compose, inverse_residual, invert
+from warpwright.transforms.preimage import carried_points
 from warpwright.transforms.preparation import Preparation, centring, laid, working_grid
 from warpwright.transforms.resample import Interpolation, resample
 from warpwright.transforms.transform import (
@@ -29,6 +30,7 @@ __all__ = [
     "Transform",
     "VelocityField",
     "bspline_displacement",
+    "carried_points",
     "centring",
     "compose",
     "control_shape",

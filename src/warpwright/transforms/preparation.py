@@ -35,7 +35,8 @@ class Preparation:
         spacing: mm of a voxel along the axes nearest to right, anterior, superior; None for the fixed image's own.
         shape: voxels along these axes, around the middle of the fixed image; None for as many as hold it.
         start: "none" takes the world positions of the moving image as they are, "centre" puts its middle on that of the
-            fixed image.
+            fixed image, "box" stretches it as well, axis by axis of the world, until both boxes are of one size: for images
+            that were cropped around the same organ.
 
     Raises:
         BadInput: a spacing or a size is not positive.
@@ -44,7 +45,7 @@ class Preparation:
     intensity: AnyNormalisation = Percentiles()
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
-    start: Literal["none", "centre"] = "centre"
+    start: Literal["none", "centre", "box"] = "centre"
 
     def __post_init__(self) -> None:
         if self.spacing is not None and not min(self.spacing, default=0) > 0:
@@ -58,11 +59,9 @@ class Preparation:
 
     def affine(self, fixed: Grid, moving: Grid) -> Affine:
         """The start: world points of fixed to world points of moving."""
-        return centring(fixed, moving) if self.start == "centre" else Affine.identity(fixed.dim)
-
-    def normalised(self, image: Image) -> Image:
-        """The image with its intensities in [0, 1]."""
-        return Image(self.intensity(image.data), image.grid, image.name)
+        if self.start == "none":
+            return Affine.identity(fixed.dim)
+        return centring(fixed, moving, stretched=self.start == "box")
 
 
 def working_grid(grid: Grid, spacing: Sequence[float] | None = None, shape: Sequence[int] | None = None) -> Grid:
@@ -114,11 +113,19 @@ def _canonical(grid: Grid) -> Grid:
     return Grid(tuple(grid.shape[old] for old in order), grid.affine @ turn)
 
 
-def centring(fixed: Grid, moving: Grid) -> Affine:
-    """The shift that carries the middle of one grid to the middle of another."""
+def centring(fixed: Grid, moving: Grid, *, stretched: bool = False) -> Affine:
+    """The map that carries the middle of one grid to the middle of another, and `stretched` its extent along each world axis."""
     matrix = np.eye(fixed.dim + 1)
-    matrix[:-1, -1] = moving.centre - fixed.centre
+    if stretched:
+        matrix[:-1, :-1] = np.diag(_extent(moving) / _extent(fixed))
+    matrix[:-1, -1] = moving.centre - matrix[:-1, :-1] @ fixed.centre
     return Affine(matrix)
+
+
+def _extent(grid: Grid) -> np.ndarray:
+    """Size of the box along the world axes that its own axes are nearest to, mm."""
+    near = _canonical(grid)
+    return np.asarray(near.shape) * np.asarray(near.spacing)
 
 
 def laid(image: Image, transform: Transform, grid: Grid, interpolation: Interpolation = "linear") -> Tensor:

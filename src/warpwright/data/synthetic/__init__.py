@@ -1,6 +1,7 @@
-"""Pairs made by rule, whose truth is known: no files, the same draws on every platform from the same numpy generator.
+"""Pairs made by rule, whose truth is known.
 
-Arithmetic is in float64 and rounded to float32 at the end.
+Pure functions of settings and an explicit numpy generator, whose draws are the same on every platform. Arithmetic is in
+float64 and rounded to float32 at the end, so that the bytes depend neither on threads nor on whether kernels are used.
 """
 
 from warpwright.data.synthetic.bumps import BumpSettings, bump_displacement, bump_pair

@@ -96,10 +96,11 @@ def bump_pair(image: Tensor, settings: BumpSettings, rng: np.random.Generator, l
     if labels is not None:
         check_labels(labels, tuple(moving.shape[1:]))
     displacement = bump_displacement(tuple(moving.shape[1:]), settings, rng)
+    exact = displacement[None].to(torch.float64)  # rounded once, at the end: the same bytes with kernels and without
     return SyntheticPair(
-        fixed=warp(moving[None], displacement[None])[0],
+        fixed=warp(moving[None].to(torch.float64), exact)[0].to(torch.float32),
         moving=moving,
-        fixed_labels=None if labels is None else warp_labels(labels[None], displacement[None])[0],
+        fixed_labels=None if labels is None else warp_labels(labels[None], exact)[0],
         moving_labels=labels,
         displacement=displacement,
     )

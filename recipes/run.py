@@ -1,0 +1,96 @@
+"""Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`.
+
+Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
+way and prints the table; `results.json` in the output folder holds every number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from cohorts import COHORTS, Cohort
+from scoring import by_model, classical, header, line, nothing, score
+from warpwright.errors import WarpwrightError
+from warpwright.product.model_folder import read_model
+from warpwright.training import Event, train
+from warpwright.training.config import read_training
+
+HERE = Path(__file__).parent
+REFINE = 20  # steps
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(COHORTS))
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
+    parser.add_argument("--output", type=Path, required=True, help="where models and results go")
+    parser.add_argument("--only", help="train and score only this configuration (the name of its .toml)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        return run(options)
+    except WarpwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, score, print."""
+    cohort = COHORTS[options.name](options.data)
+    output = options.output / options.name
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(cohort.rows)
+    configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
+    for config in configs:
+        shutil.copy(config, output / config.name)
+        if not trained(output / config.name, options.device):
+            return 1
+    return report(cohort, output, [c.stem for c in configs])
+
+
+def trained(config: Path, device: str) -> bool:
+    """Train a configuration to its end, or go on with it; whether it is done."""
+    folder = config.with_suffix("")
+    resume = (folder / "checkpoint.safetensors").exists()
+    return train(read_training(config), folder, resume=resume, device=device, listen=tell).finished
+
+
+def tell(event: Event) -> None:
+    """A line on standard error."""
+    figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+    sys.stderr.write(f"{event.kind:10} {event.step}/{event.steps}  {event.seconds:.0f} s  {figures}\n")
+
+
+def report(cohort: Cohort, output: Path, names: list[str]) -> int:
+    """Score every way and print the table."""
+    reference = score("classical, defaults", classical, cohort.test)
+    rows = [score("as it lies", nothing, cohort.test), reference]
+    for name in names:
+        model = read_model(output / name / "model")
+        rows.append(score(name, by_model(model), cohort.test))
+        rows.append(score(f"{name}, --refine {REFINE}", by_model(model, REFINE), cohort.test))
+    sys.stdout.write(f"{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    found = {"machine": machine, "pairs": [pair.name for pair in cohort.test], "rows": [row.to_mapping() for row in rows]}
+    (output / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Test pairs registered in several ways and scored: a row of a table for each way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from cohorts import TestPair
+from warpwright.evaluation import bootstrap_interval, dice, mean_over_labels, wilcoxon
+from warpwright.geometry import Grid, Image, jacobian_determinant
+from warpwright.io import read_labels, read_scalar
+from warpwright.methods import Refinement, Registration, preset, register_direct, register_pair
+from warpwright.energies.similarity import LNCC
+from warpwright.product.model_folder import ModelFolder
+from warpwright.transforms import Affine, Transform, laid, resample, split
+
+__all__ = ["Way", "Ways", "header", "line", "score"]
+
+Way = Callable[[Image, Image], Registration | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How one way did.
+
+    Args:
+        name: of the way.
+        dice: of each pair, mean over labels; empty without labels.
+        similarity: of each pair, 1 - LNCC of windows of 5 voxels on the fixed grid.
+        folds: folded voxels of each pair.
+        seconds: of each pair, images in memory to the map.
+    """
+
+    name: str
+    dice: list[float]
+    similarity: list[float]
+    folds: list[int]
+    seconds: list[float]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "dice": self.dice,
+            "similarity": self.similarity,
+            "folds": self.folds,
+            "seconds": self.seconds,
+        }
+
+
+def nothing(fixed: Image, moving: Image) -> None:
+    """The pair as it lies."""
+
+
+def classical(fixed: Image, moving: Image) -> Registration:
+    """`warpwright register` with its defaults."""
+    return register_pair(fixed, moving, preset("balanced", fixed.grid.spacing))
+
+
+def by_model(folder: ModelFolder, refine: int = 0) -> Way:
+    """A model, with or without refinement of its weights."""
+    return lambda fixed, moving: register_direct(folder.model, fixed, moving, refinement=Refinement(steps=refine))
+
+
+def score(name: str, way: Way, pairs: Sequence[TestPair]) -> Row:
+    """Register every pair in one way; the first one is done once more before, so that nothing is compiled on the clock."""
+    row = Row(name=name, dice=[], similarity=[], folds=[], seconds=[])
+    images = [(read_scalar(pair.fixed), read_scalar(pair.moving)) for pair in pairs]
+    way(*images[0])
+    for pair, (fixed, moving) in zip(pairs, images, strict=True):
+        begin = time.perf_counter()
+        found = way(fixed, moving)
+        row.seconds.append(time.perf_counter() - begin)
+        forward = Affine.identity(fixed.grid.dim) if found is None else found.forward
+        row.similarity.append(_similarity(fixed, moving, forward))
+        row.folds.append(_folds(forward, fixed.grid))
+        if pair.labels:
+            row.dice.append(_dice(pair, forward))
+    return row
+
+
+def _dice(pair: TestPair, forward: Transform) -> float:
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        return float("nan")
+    fixed, moving = read_labels(pair.fixed_labels), read_labels(pair.moving_labels)
+    moved = resample(moving, forward, fixed.grid, interpolation="label").data
+    one, two = fixed.data, moved
+    if pair.drawn_slices:
+        drawn = (fixed.data[0] == pair.labels[0]).any(0).any(0) & (moving.data[0] == pair.labels[0]).any(0).any(0)
+        one, two = one[..., drawn], two[..., drawn]
+    return mean_over_labels(dice(one, two, pair.labels))
+
+
+def _folds(forward: Transform, grid: Grid) -> int:
+    affine, field = split(forward, grid)
+    turned = np.linalg.det(affine.matrix[:-1, :-1]) < 0
+    determinant = jacobian_determinant(field.displacement[None].float())
+    return int((determinant <= 0).sum()) if not turned else grid.size
+
+
+def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
+    pull = [laid(i, t, fixed.grid)[None] for i, t in ((fixed, Affine.identity(fixed.grid.dim)), (moving, forward))]
+    inside = laid(Image(torch.ones_like(moving.data[:1]), moving.grid), forward, fixed.grid)[None]
+    measure = LNCC(radius=2).for_spacing(fixed.grid.spacing)
+    scale = float(fixed.data.max() - fixed.data.min()) or 1.0
+    return float(measure.similarity(pull[1] / scale, pull[0] / scale, inside)[0])
+
+
+def header() -> str:
+    """The head of the table, in Markdown."""
+    return (
+        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | pairs that fold | s a pair, median | Wilcoxon against classical |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+
+
+def line(row: Row, reference: Row | None) -> str:
+    """A row of the table, in Markdown."""
+    dice_text, spread, test = "-", "-", "-"
+    if row.dice:
+        dice_text, spread = f"{fmean(row.dice):.4f}", f"{stdev(row.dice):.4f}" if len(row.dice) > 1 else "-"
+        if len(row.dice) > 1:
+            low, high = bootstrap_interval(row.dice)
+            dice_text += f" ({low:.4f} to {high:.4f})"
+    if reference is not None and reference is not row and len(row.dice) > 1:
+        test = f"p {wilcoxon(row.dice, reference.dice)['p_value']:.2g}"
+    folding = sum(n > 0 for n in row.folds)
+    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", f"{folding} of {len(row.folds)}")
+    return f"| {' | '.join(cells)} | {median(row.seconds):.3f} | {test} |"
