@@ -70,7 +70,7 @@ def hippocampus(data: Path) -> Cohort:
 
 
 def cardiac(data: Path) -> Cohort:
-    """Cine phases of two patients, the last four of each for validation; the third patient's end-diastole to end-systole is the test."""
+    """Phases of two patients (the last four validate); the third, end-diastole to end-systole, is the test."""
     folder = data / "cardiac_sunnybrook"
     *learned, unseen = [path.parent.name for path in _files(folder, 3, "*/es.nii.gz")]
     rows: list[Sequence[str]] = [("id", "image", "group", "split")]

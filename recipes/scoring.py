@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from cohorts import TestPair
+from warpwright.energies.similarity import LNCC
 from warpwright.evaluation import bootstrap_interval, dice, mean_over_labels, wilcoxon
 from warpwright.geometry import Grid, Image, jacobian_determinant
 from warpwright.io import read_labels, read_scalar
 from warpwright.methods import Refinement, Registration, preset, register_direct, register_pair
-from warpwright.energies.similarity import LNCC
 from warpwright.product.model_folder import ModelFolder
 from warpwright.transforms import Affine, Transform, laid, resample, split
 
-__all__ = ["Way", "Ways", "header", "line", "score"]
+__all__ = ["Row", "Way", "by_model", "classical", "header", "line", "nothing", "score"]
 
 Way = Callable[[Image, Image], Registration | None]
 
@@ -115,7 +115,7 @@ def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
 def header() -> str:
     """The head of the table, in Markdown."""
     return (
-        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | pairs that fold | s a pair, median | Wilcoxon against classical |\n"
+        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | pairs that fold | s a pair, median | Wilcoxon, classical |\n"
         "|---|---|---|---|---|---|---|"
     )
 

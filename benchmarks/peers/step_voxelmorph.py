@@ -14,9 +14,9 @@ from types import SimpleNamespace
 os.environ |= {"VXM_BACKEND": "pytorch", "NEURITE_BACKEND": "pytorch"}
 inspect.getargspec = lambda function: inspect.getfullargspec(function)[:4]
 
-import torch
-import voxelmorph.torch.losses as losses
-import voxelmorph.torch.networks as networks
+import torch  # noqa: E402
+import voxelmorph.torch.losses as losses  # noqa: E402
+import voxelmorph.torch.networks as networks  # noqa: E402
 
 
 class _Staying(torch.Tensor):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import pytest
 import torch
 
 from warpwright.networks import Displacement, Estimator, save_memory
-from warpwright.networks.fcn_ss import FCNSS, AveragePool, Chain
+from warpwright.networks.fcn_ss import FCNSS
 
 DIMS = pytest.mark.parametrize("shape", [(13, 18), (9, 13, 11)], ids=("2d", "3d"))
 
@@ -59,19 +58,6 @@ def test_heads_and_their_lattices(shape: tuple[int, ...]) -> None:
         assert level.values.isfinite().all()
 
 
-@pytest.mark.parametrize("window", [2, 3])
-@pytest.mark.parametrize("shape", [(1, 6), (2, 5), (13, 18), (5, 1, 2), (1, 1, 1), (2, 3, 4), (9, 13, 11)])
-def test_pooling_averages_what_lies_in_the_image(window: Literal[2, 3], shape: tuple[int, ...]) -> None:
-    """Against a loop along one axis after the other: the mean of a box of voxels is a mean of means."""
-    features = torch.rand(1, 2, *shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    expected = features
-    for axis, n in enumerate(shape, start=2):
-        windows = [range(max(0, k - window + 2), min(n, k + 2)) for k in range(0, n, 2)]
-        means = [expected.index_select(axis, torch.tensor(list(w))).mean(axis, keepdim=True) for w in windows]
-        expected = torch.cat(means, axis)
-    torch.testing.assert_close(AveragePool(window)(features), expected, atol=1e-14, rtol=0)
-
-
 @DIMS
 @pytest.mark.parametrize("training", [True, False], ids=("training", "evaluating"))
 def test_gradient_everywhere(shape: tuple[int, ...], training: bool) -> None:
@@ -116,16 +102,3 @@ def test_saving_memory_changes_neither_gradients_nor_statistics(shape: tuple[int
         assert torch.equal(a, b), name
         if name.endswith("num_batches_tracked"):
             assert a == 2, name
-
-
-def test_statistics_are_counted_again_after_a_saved_pass() -> None:
-    """The guard is on in the backward pass only."""
-    chain = Chain(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    chain.saving = True
-    counted = chain.get_buffer("layers.1.num_batches_tracked")
-    for k in range(3):
-        chain(torch.ones(1, 1, 5, 7, requires_grad=True)).sum().backward()
-        assert counted == k + 1
-    with torch.no_grad():
-        chain(torch.ones(1, 1, 5, 7))
-    assert counted == 4

@@ -11,10 +11,10 @@ __all__ = ["info"]
 
 
 def info(file: Path, /, *, header: Header = "strict", series: str | None = None, json: bool = False) -> None:
-    """Tell what an image or a transform file holds.
+    """Tell what an image, a transform file or a model folder holds.
 
     Args:
-        file: image, DICOM folder, transform, ANTs prefix, or the folder that `register` left.
+        file: image, DICOM folder, transform, ANTs prefix, the folder that `register` left, or a model folder.
         header: which geometry of a NIfTI file to take where its two differ.
         series: which series of a DICOM folder that holds several: its UID, or the UID's ending.
         json: print the result for machines.

@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "Train a model on your own images.",
     "apply": "Apply a transform to an image, to labels or to points.",
     "evaluate": "Score label maps, landmarks and transforms.",
-    "info": "Tell what an image or a transform file holds.",
+    "info": "Tell what an image, a transform file or a model folder holds.",
 }
 TRANSFORM_COMMANDS = {
     "compose": "Join transforms into one: the last one acts first.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +46,10 @@ def train(
     folder = config.with_suffix("") if output is None else output
     if folder == config:
         raise BadInput(f"{config}: has no suffix, expected a .toml file or --output")
-    if not (resume or dry_run):
-        check_folder(folder, force=False)
+    if not dry_run:
+        check_folder(folder, force=True)
+    if not (dry_run or resume) and folder.is_dir() and any(folder.iterdir()):
+        raise BadInput(f"{folder}: the output folder is not empty; choose another with --output, or go on with --resume")
     from warpwright.product.plan import chosen_device
     from warpwright.product.resources import granted_threads
     from warpwright.product.resources import threads as using
@@ -59,11 +63,14 @@ def train(
     with using(granted_threads(threads)[0]):
         if dry_run:
             found = trial(training, device=where)
-            say_json(found) if json else say(fact_lines(found))
+            if _first():
+                say_json(found) if json else say(fact_lines(found))
             return
         with table() as listen:
             outcome = run(training, folder, resume=resume, device=where, listen=listen)
-    best = None if outcome.best is None else {outcome.best[0] or "figure": outcome.best[1]}
+    if not _first():
+        return
+    best = None if outcome.best is None else dict([outcome.best])
     facts = {"output": folder, "step": outcome.step, "finished": outcome.finished, "best": best}
     if json:
         say_json(facts)
@@ -72,13 +79,15 @@ def train(
     say([ended, f"model       {folder / 'model'}" if (folder / "model").is_dir() else f"checkpoint  {folder}"])
 
 
+def _first() -> bool:
+    """Whether this is the one of several processes (`torchrun`) that speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def table() -> Iterator[Callable[[Event], None]]:
     """A listener: a live table on a terminal, else lines on standard error; silent in all processes but the first."""
-    import os
-    import sys
-
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not _first():
         yield _nothing
     elif sys.stderr.isatty():
         with _live() as listen:

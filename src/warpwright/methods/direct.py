@@ -62,11 +62,23 @@ def register_direct(
         Failed: the model gives a field that is not finite.
     """
     _check(model, fixed, moving, device)
+    sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
+    return _register(model, sides, given, start, refinement, progress)
+
+
+def _register(
+    model: Model,
+    sides: tuple[Annotated, Annotated],
+    given: Affine | None,
+    start: Affine | None,
+    refinement: Refinement | None,
+    progress: Callable[[Progress], None] | None,
+) -> Registration:
     begin = time.perf_counter()
+    fixed, moving = (side.image for side in sides)
     preparation = model.settings.preparation
     grid, still = preparation.grid(fixed.grid), Affine.identity(fixed.grid.dim)
     affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
-    sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
     own = next(model.parameters())
 
     def lay(lying: Affine) -> PairBatch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warpwright.data import bundled_pairs
+from warpwright.data import Pair, bundled_pairs
 from warpwright.methods import Progress
 from warpwright.product.output import check_folder
 from warpwright.product.register import register
@@ -16,7 +16,7 @@ from warpwright.product.result import RegistrationResult
 
 __all__ = ["HEADER", "Row", "demo"]
 
-HEADER = f"{'pair':22}{'Dice':>16}{'landmarks, mm':>20}{'folds, %':>10}{'seconds':>9}"
+HEADER = f"{'pair':28}{'Dice':>16}{'landmarks, mm':>20}{'folds, %':>10}{'seconds':>9}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,7 +33,7 @@ class Row:
         before, after = scores.tre_before, scores.tre_after
         points = f"{before['mean']:.2f} -> {after['mean']:.2f}" if after else "-"
         seconds = self.result.record["seconds"]["registration"]
-        return f"{self.name:22}{dice:>16}{points:>20}{scores.folded_percent:>10.3g}{seconds:>9.1f}"
+        return f"{self.name:28}{dice:>16}{points:>20}{scores.folded_percent:>10.3g}{seconds:>9.1f}"
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -48,7 +48,9 @@ def demo(
     command: str | None = None,
     listen: Callable[[str], AbstractContextManager[Callable[[Progress], None]]],
 ) -> Iterator[Row]:
-    """Register every bundled pair with the default preset and save each in a folder of its own.
+    """Register every bundled pair with the default preset, and again by a bundled model where there is one for such images.
+
+    Each result is saved in a folder of its own.
 
     Args:
         output: a new or empty folder.
@@ -57,14 +59,15 @@ def demo(
         listen: the name of a pair to a context that gives its progress listener.
 
     Yields:
-        The pairs, one after the other, as they are done.
+        The rows, one after the other, as they are done.
 
     Raises:
         BadInput: the folder is not empty or cannot be written.
     """
     folder = check_folder(output, force=force)
-    for pair in bundled_pairs():
-        with listen(pair.name) as progress:
+    for pair, model in _ways():
+        name = pair.name if model is None else f"{pair.name}-model"
+        with listen(name) as progress:
             result = register(
                 pair.fixed,
                 pair.moving,
@@ -74,7 +77,16 @@ def demo(
                 fixed_points=pair.fixed_points,
                 moving_points=pair.moving_points,
                 space=pair.points_space,
+                model=model,
                 progress=progress,
             )
-        result.save(folder / pair.name, force=force, command=command)
-        yield Row(name=pair.name, result=result)
+        result.save(folder / name, force=force, command=command)
+        yield Row(name=name, result=result)
+
+
+def _ways() -> Iterator[tuple[Pair, Path | None]]:
+    """Every pair without a model, and then with its model."""
+    for pair in bundled_pairs():
+        yield pair, None
+        if pair.model is not None:
+            yield pair, pair.model

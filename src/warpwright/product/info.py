@@ -1,4 +1,4 @@
-"""Facts about a file: an image, or a transform."""
+"""Facts about a file: an image, a transform, or a model folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.io.ants import ants_files
 from warpwright.io.image import read_image
 from warpwright.product.choices import Header
+from warpwright.product.model_folder import CONFIG, read_model
 from warpwright.product.transform_tools import describe_transform
 
 __all__ = ["describe", "describe_image"]
@@ -20,7 +22,7 @@ TRANSFORMS = (".h5", ".mat", ".tfm", ".txt", ".hdf5")
 
 
 def describe(path: str | Path, *, header: Header = "strict", series: str | None = None) -> dict[str, Any]:
-    """Plain values about an image file, a DICOM folder, a transform file, an ANTs prefix, or the folder of a registration.
+    """Plain values about an image, a DICOM folder, a transform, an ANTs prefix, the folder of a registration, or a model's.
 
     Args:
         path: as said.
@@ -33,11 +35,26 @@ def describe(path: str | Path, *, header: Header = "strict", series: str | None 
     path = Path(path)
     if any(file.exists() for file in ants_files(path)[:2]) or (path / "transform.h5").is_file():
         return describe_transform(path, header=header)
+    if (path / CONFIG).is_file():
+        return describe_model(path)
     if not path.exists():
         raise BadInput(f"{path}: does not exist, expected an image, a transform, or a folder")
     if path.suffix.lower() in TRANSFORMS or _is_field(path):
         return describe_transform(path, header=header)
     return describe_image(read_image(path, header=header, series=series))
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """Settings, size and training of a model folder."""
+    folder = read_model(path)
+    return {
+        "file": str(path),
+        "kind": "model",
+        "weights": sum(p.numel() for p in folder.model.parameters()),
+        "sha256": folder.digest,
+        "settings": to_mapping(folder.model.settings),
+        "training": dict(folder.summary),
+    }
 
 
 def describe_image(image: Image) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
-from warpwright.methods import Progress, Refinement, Registration, Settings, register_direct, register_pair
+from warpwright.methods import Progress, Refinement, Registration, Settings, Stage, register_direct, register_pair
 from warpwright.product.choices import Initialise
 from warpwright.product.model_folder import ModelFolder, read_model
 from warpwright.transforms import Affine, Transform, centring
@@ -25,7 +25,9 @@ class Learned:
         folder: the model.
         refinement: steps on a copy of its weights.
         field_steps: steps of the classical solver on the field that the model gives, at full resolution.
-        initialise: where the search begins; None for the start that the model was trained with.
+        initialise: where the network begins; None for the initial transform, or else the start that the model was trained
+            with. As without a model, an initial transform takes the place of "none", "centre" and "moments", and linear stages
+            begin from it.
     """
 
     folder: ModelFolder
@@ -56,14 +58,15 @@ class Learned:
         progress: Callable[[Progress], None] | None,
     ) -> Registration:
         """The registration; `settings` say how linear stages before it and the steps on the field after it work."""
-        start, before = self._start(fixed, moving, settings, masks, initial, device, progress)
+        given = cast(Affine | None, initial)
+        start, before = self._start(fixed, moving, settings, masks, given, device, progress)
         found = register_direct(
             self.folder.model.to(device),
             fixed,
             moving,
             fixed_mask=masks[0],
             moving_mask=masks[1],
-            given=initial if isinstance(initial, Affine) else None,
+            given=given,
             start=start,
             refinement=self.refinement,
             device=device,
@@ -72,18 +75,16 @@ class Learned:
         found = replace(found, stages=(*before, *found.stages))
         if not self.field_steps:
             return found
-        finest = replace(settings, linear=(), levels=(1,), steps=(self.field_steps,))
-        after = register_pair(
-            fixed,
-            moving,
-            finest,
-            fixed_mask=masks[0],
-            moving_mask=masks[1],
-            initial=found.forward,
-            device=device,
-            progress=progress,
+        finest = replace(settings, start="centre", linear=(), levels=(1,), steps=(self.field_steps,))
+        masked = {"fixed_mask": masks[0], "moving_mask": masks[1], "device": device}
+        untouched = register_pair(fixed, moving, replace(finest, deformable=None), initial=given, **masked)
+        after = register_pair(fixed, moving, finest, initial=found.forward, progress=progress, **masked)
+        return replace(
+            after,
+            stages=(*found.stages, *after.stages),
+            energy_before=untouched.energy_before,  # of the same similarity as the energy after
+            notes=(*found.notes, *after.notes),
         )
-        return replace(after, stages=(*found.stages, *after.stages), notes=(*found.notes, *after.notes))
 
     def _start(
         self,
@@ -91,21 +92,26 @@ class Learned:
         moving: Image,
         settings: Settings,
         masks: tuple[Image | None, Image | None],
-        initial: Transform | None,
+        given: Affine | None,
         device: str,
         progress: Callable[[Progress], None] | None,
-    ) -> tuple[Affine | None, tuple[Any, ...]]:
+    ) -> tuple[Affine | None, tuple[Stage, ...]]:
         """The affine to begin from, None for the model's own, and the stages that found it."""
-        if isinstance(initial, Affine):
-            return initial, ()
-        if self.initialise in (None, "none", "centre"):
-            at = {None: None, "none": Affine.identity(fixed.grid.dim), "centre": centring(fixed.grid, moving.grid)}
-            return at[self.initialise], ()
-        linear = replace(settings, deformable=None)
+        if self.initialise is None or (given is not None and self.initialise not in ("rigid", "affine")):
+            return given, ()
+        if self.initialise in ("none", "centre"):
+            return Affine.identity(fixed.grid.dim) if self.initialise == "none" else centring(fixed.grid, moving.grid), ()
         found = register_pair(
-            fixed, moving, linear, fixed_mask=masks[0], moving_mask=masks[1], device=device, progress=progress
+            fixed,
+            moving,
+            replace(settings, deformable=None),
+            fixed_mask=masks[0],
+            moving_mask=masks[1],
+            initial=given,
+            device=device,
+            progress=progress,
         )
-        return (found.forward if isinstance(found.forward, Affine) else None), found.stages
+        return cast(Affine, found.forward), found.stages
 
 
 def learned(
@@ -125,10 +131,13 @@ def learned(
             transform with a field.
     """
     if model is None:
-        if refine or refine_field:
-            name = "refine" if refine else "refine-field"
+        given = {"refine": refine, "refine-field": refine_field, "refine-rate": refine_rate is not None}
+        name = next((name for name, there in given.items() if there), None)
+        if name is not None:
             raise BadInput(f"--{name} was given without --model, expected a model to refine")
         return None
+    if refine_rate is not None and not refine:
+        raise BadInput("--refine-rate was given without --refine, expected a number of steps too")
     if refine_field < 0:
         raise BadInput(f"--refine-field must be at least 0, got {refine_field}")
     if settings.deformable is None:

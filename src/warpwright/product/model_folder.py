@@ -23,7 +23,7 @@ from warpwright.errors import BadInput
 from warpwright.methods import Model, ModelSettings
 from warpwright.product.output import plain, whole_folder
 
-__all__ = ["ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
+__all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
 
 FORMAT = 1  # of the folder; a folder of a later one is refused
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"

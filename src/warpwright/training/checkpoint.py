@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class Checkpoint:
 
     Args:
         step: updates done.
-        best: figure of the best model so far, or None.
+        best: figure of the best model so far, less is better, or None.
+        recent: figures of the steps since the last line of the log.
         state: of the scheme.
         settings: of the run, as plain values.
         processes: how many processes trained.
@@ -34,6 +35,7 @@ class Checkpoint:
 
     step: int
     best: float | None
+    recent: Sequence[Mapping[str, float]]
     state: Mapping[str, Tensor]
     settings: Mapping[str, Any]
     processes: int = 1
@@ -49,6 +51,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "step": checkpoint.step,
         "best": checkpoint.best,
+        "recent": list(checkpoint.recent),
         "settings": checkpoint.settings,
         "processes": checkpoint.processes,
     }
@@ -76,6 +79,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             step=int(facts["step"]),
             best=facts["best"],
+            recent=facts.get("recent", ()),
             state=state,
             settings=facts["settings"],
             processes=int(facts["processes"]),

@@ -14,6 +14,11 @@ from warpwright.training.settings import Training
 
 __all__ = ["Journal", "model_card"]
 
+SCORES = """Figures on the validation pairs (the model was chosen by them, so they flatter it):
+
+| figure | value |
+|---|---|"""
+
 
 class Journal:
     """Lines of figures, one JSON object a line.
@@ -44,7 +49,7 @@ class Journal:
                 raise Failed(
                     "tensorboard = true needs the package tensorboard, expected an installation of warpwright[tensorboard]"
                 ) from None
-            self.board = SummaryWriter(str(events), purge_step=step)
+            self.board = SummaryWriter(str(events), purge_step=step + 1 if step else None)
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Add a line: the step, what kind of figures they are, the figures."""
@@ -64,7 +69,8 @@ class Journal:
 def model_card(training: Training, step: int, figures: Mapping[str, float], parameters: int) -> str:
     """The model card in Markdown."""
     card, model = training.card, training.model
-    scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    scores = f"{SCORES}\n{rows}" if figures else "There were no validation pairs: these are the weights of the last step."
     return f"""# {card.title}
 
 - **Use**: {card.use}
@@ -73,10 +79,6 @@ def model_card(training: Training, step: int, figures: Mapping[str, float], para
 - **Network**: {type(model.network).__name__}, {parameters:,} weights, images of {model.dim} axes, {model.channels} channel(s)
 - **Training**: {step} of {training.steps} steps, {training.batch * training.accumulate} pair(s) a step, seed {training.seed}
 
-Figures on the validation pairs (the model was chosen by them, so they flatter it):
-
-| figure | value |
-|---|---|
 {scores}
 
 `warpwright register FIXED MOVING --model FOLDER --output RESULT` uses this folder; `model.json` holds every setting. The

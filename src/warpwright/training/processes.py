@@ -36,7 +36,7 @@ class Processes:
         """Replace tensors by their means over all processes, in place; one message for each dtype."""
         if self.count == 1:
             return
-        for kind in {t.dtype for t in tensors}:
+        for kind in dict.fromkeys(t.dtype for t in tensors):  # in the same order in all processes
             group = [t for t in tensors if t.dtype == kind]
             message = torch.cat([t.reshape(-1) for t in group])
             dist.all_reduce(message)
@@ -55,11 +55,13 @@ class Processes:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """The group that `torchrun` describes in the environment; one process alone without it."""
+    """The group that `torchrun` describes in the environment, each process with its own GPU; one process alone without it."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Processes()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda" and device.index is None:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from warpwright.config import to_mapping
 from warpwright.data import Cases, Cohort, read_cohort
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
-from warpwright.io.atomic import replacing
+from warpwright.io.atomic import last_line, replacing
 from warpwright.methods import Model
 from warpwright.networks import save_memory
 from warpwright.product.model_folder import write_model
@@ -29,16 +30,16 @@ from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_ch
 from warpwright.training.journal import Journal, model_card
 from warpwright.training.pictures import draw_sample
 from warpwright.training.processes import Processes, processes
-from warpwright.training.settings import Training
+from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
-from warpwright.training.validate import chosen, validate
+from warpwright.training.validate import deciding, turned, validate
 
 __all__ = ["Event", "Outcome", "train", "trial"]
 
 CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "training.json"
 MODEL, PICTURES, EVENTS = "model", "pictures", "tensorboard"
-MAY_CHANGE = ("data", "log_every", "checkpoint_every", "tensorboard", "card")  # between a run and its resumption
-SEEDS = 1 << 62  # a seed of torch is less
+MAY_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "card")  # between a run and its resumption
+PLACES = ("manifest", "images", "labels", "cache_gb")  # of the data, which may have been moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,14 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Within, torch's generators begin at a seed; afterwards they go on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 class _Run:
     """A run under way: what it works on and with, and where it writes."""
 
@@ -149,8 +158,7 @@ class _Run:
         self._check(self.cohort)
         settings = training.model
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
-        with torch.random.fork_rng():
-            torch.manual_seed(training.seed)
+        with drawing_from(training.seed, device):
             model = Model(settings).to(device, self.dtype)
         save_memory(model, training.save_memory)
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -167,8 +175,10 @@ class _Run:
             accumulate=training.accumulate,
         )
         self.watched = self.cohort.listed("validation", training.validation.pairs)
+        self.by = deciding(training.validation.by, self.watched)
         self.laid: list[PairBatch] = []
-        self.best: tuple[str, float] | None = None
+        self.recent: list[Mapping[str, float]] = []  # figures of the steps since the last line of the log
+        self.best: float | None = None  # less is better
 
     def _check(self, cohort: Cohort) -> None:
         """Read every file once; the model must be for such images."""
@@ -179,38 +189,44 @@ class _Run:
             raise BadInput(f"{found}: expected the same (model.dim, model.channels)")
 
     def go(self, resume: bool, stop: Callable[[], bool]) -> Outcome:
-        """The loop."""
+        """The loop. Nothing is written before a step is done, so that settings which cannot work leave nothing behind."""
         steps, first = self.training.steps, self.group.first
         done = self._resume() if resume else 0
-        journal = self._open_journal(done) if first else None
-        recent: list[dict[str, float]] = []
-        finished = done >= steps
-        for batches in self.stream.steps(done, steps, self.group):
-            recent.append(self._step_or_fail(done, batches))
-            done += 1
-            last = done == steps
-            if journal is not None and (done % self.training.log_every == 0 or last):
-                self._tell(journal, "train", done, {n: sum(r[n] for r in recent) / len(recent) for n in recent[0]})
-                recent.clear()
-            if journal is not None and self.watched and (done % self.training.validation.every == 0 or last):
-                self._validate(journal, done)
-            told = self.group.agree(stop())
-            if first and (done % self.training.checkpoint_every == 0 or last or told):
-                self._checkpoint(done)
-            finished = last
-            if told:
-                break
-        if journal is not None:
-            if finished and not self.watched:
-                self._write_model(done, {})
-            journal.close()
-        return Outcome(step=done, finished=finished, best=self._best_as_read())
+        journal: Journal | None = None
+        try:
+            for batches in self.stream.steps(done, steps, self.group):
+                self.recent.append(self._step_or_fail(done, batches))
+                if first:
+                    journal = journal or self._open_journal(done)
+                    self._look(journal, done + 1)
+                done += 1
+                told = self.group.agree(stop())
+                if first and (done % self.training.checkpoint_every == 0 or done == steps or told):
+                    self._checkpoint(done)
+                if told:
+                    break
+        finally:
+            if journal is not None:
+                journal.close()
+        best = None if self.best is None else (self.by, turned(self.by, self.best))
+        return Outcome(step=done, finished=done >= steps, best=best)
+
+    def _look(self, journal: Journal, step: int) -> None:
+        """Whatever is due after a step: a line of the log, a validation, the model where nothing chooses a better one."""
+        last, figures = step == self.training.steps, {}
+        if step % self.training.log_every == 0 or last:
+            means = {n: sum(r[n] for r in self.recent) / len(self.recent) for n in self.recent[0]}
+            self._tell(journal, "train", step, means)
+            self.recent.clear()
+        if self.watched and (step % self.training.validation.every == 0 or last):
+            figures = self._validate(journal, step)
+        if last and self.best is None:
+            self._write_model(step, figures)
 
     def step(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
         """One update, its noise drawn from a generator that depends on the seed, the step and the process alone."""
         moved = [batch.to(self.device, self.dtype) for batch in batches]
-        with torch.random.fork_rng():
-            torch.manual_seed((self.training.seed * 1_000_003 + number * 8191 + self.group.rank) % SEEDS)
+        with drawing_from((self.training.seed * 1_000_003 + number * 8191 + self.group.rank) % SEEDS, self.device):
             return self.scheme.step(number, moved, self.group.synchronise)
 
     def _step_or_fail(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
@@ -223,23 +239,23 @@ class _Run:
             raise Failed(f"step {number + 1}: {error} (pairs {names}); {good}") from None
 
     def _resume(self) -> int:
-        found = read_checkpoint(self.output / CHECKPOINT)
-        now = _comparable(to_mapping(self.training))
-        before = _comparable(found.settings)
-        for key in dict.fromkeys([*now, *before]):
-            if now.get(key) != before.get(key):
-                raise BadInput(
-                    f"{self.output / CHECKPOINT}: was made with {key} = {json.dumps(before.get(key))}, the settings say"
-                    f" {json.dumps(now.get(key))}: expected the same to go on"
-                )
+        """Take up the checkpoint; how many steps are done. A run that was stopped before its first one begins again."""
+        path = self.output / CHECKPOINT
+        if not path.exists() and (self.output / SETTINGS).exists():
+            return 0
+        found = read_checkpoint(path)
+        other = _difference(_comparable(found.settings), _comparable(to_mapping(self.training)))
+        if other is not None:
+            key, before, now = other
+            raise BadInput(f"{path}: was made with {key} = {before}, the settings say {now}: expected the same to go on")
         if found.processes != self.group.count:
-            raise BadInput(
-                f"{self.output / CHECKPOINT}: was made by {found.processes} processes, there are {self.group.count}:"
-                " expected as many"
-            )
-        self.scheme.restore({name: value.to(self.device) for name, value in found.state.items()})
-        if found.best is not None and self.watched:
-            self.best = ("", found.best)
+            raise BadInput(f"{path}: was made by {found.processes} processes, there are {self.group.count}: expected as many")
+        try:
+            self.scheme.restore(found.state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadInput(f"{path}: its tensors are not those of such a run ({last_line(error)})") from None
+        self.recent = list(found.recent)
+        self.best = found.best if self.watched else None
         return found.step
 
     def _open_journal(self, done: int) -> Journal:
@@ -255,19 +271,20 @@ class _Run:
             seconds = time.perf_counter() - self.begin
             self.listen(Event(kind=kind, step=step, steps=self.training.steps, seconds=seconds, figures=figures))
 
-    def _validate(self, journal: Journal, step: int) -> None:
+    def _validate(self, journal: Journal, step: int) -> dict[str, float]:
         model = self.scheme.kept
         if not self.laid:
             preparation = self.training.model.preparation
             self.laid = [prepared(p, self.cases, preparation).to(self.device, self.dtype) for p in self.watched]
         figures = validate(model, self.laid)
-        name, value = chosen(figures, self.training.validation.by)
         self._tell(journal, "validation", step, figures)
-        if self.best is None or value < self.best[1]:
-            self.best = (name, value)
+        value = turned(self.by, figures.get(self.by, math.nan))
+        if value < (math.inf if self.best is None else self.best):  # a NaN is not
+            self.best = value
             self._write_model(step, figures)
         title = f"step {step}      {self.laid[0].names[0]}"
         draw_sample(model, self.laid[0], self.output / PICTURES / f"{step:07d}.png", title)
+        return figures
 
     def _write_model(self, step: int, figures: Mapping[str, float]) -> None:
         summary = {"step": step, "steps": self.training.steps, "seed": self.training.seed, "validation": figures}
@@ -279,18 +296,25 @@ class _Run:
             self.output / CHECKPOINT,
             Checkpoint(
                 step=step,
-                best=None if self.best is None else self.best[1],
+                best=self.best,
+                recent=self.recent,
                 state=self.scheme.state(),
                 settings=to_mapping(self.training),
                 processes=self.group.count,
             ),
         )
 
-    def _best_as_read(self) -> tuple[str, float] | None:
-        """The best figure as a person reads it."""
-        return None if self.best is None else (self.best[0], abs(self.best[1]))
-
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same when a run goes on; through JSON, as a checkpoint holds it."""
-    return {k: v for k, v in json.loads(json.dumps(settings)).items() if k not in MAY_CHANGE}
+    found = {k: v for k, v in json.loads(json.dumps(settings)).items() if k not in MAY_CHANGE}
+    return {**found, "data": {k: v for k, v in found["data"].items() if k not in PLACES}}
+
+
+def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:
+    """The first key at which two settings differ, and what they say there; None if they are the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*now, *before])
+        each = (_difference(before.get(k), now.get(k), f"{where}.{k}" if where else k) for k in keys)
+        return next((found for found in each if found is not None), None)
+    return None if before == now else (where, json.dumps(before), json.dumps(now))

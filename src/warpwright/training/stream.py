@@ -45,6 +45,8 @@ class Stream:
 
     def steps(self, begin: int, end: int, processes: Processes) -> Iterator[list[PairBatch]]:
         """The batches of this process for steps `begin` to `end`; the next step's are laid while one is worked on."""
+        if begin >= end:
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="pairs") as beside:
             coming = beside.submit(self.step, begin, processes)
             for number in range(begin, end):

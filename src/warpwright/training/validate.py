@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from warpwright.data import CasePair
 from warpwright.energies.losses import pair_loss
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.prompts import landmark_energy
+from warpwright.errors import BadInput
 from warpwright.evaluation import dice, folding, mean_over_labels
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
+from warpwright.methods.model import with_inverse
 from warpwright.sampling import warp_labels
 
-__all__ = ["chosen", "validate"]
+__all__ = ["deciding", "turned", "validate"]
 
+NEEDS = {"dice": "labels", "tre": "points"}  # what a figure is made of, the first choice first
 HIGHER = ("dice",)  # figures of which more is better
 
 
@@ -25,8 +29,9 @@ def validate(model: Model, batches: Sequence[PairBatch]) -> dict[str, float]:
     """Means over the pairs, on the working grid.
 
     Returns:
-        `loss`; `folded_percent`; with labels `dice` (mean over labels of a pair, then over pairs); with landmarks `tre`, mm
-        (root of the mean squared distance of a pair, mean over pairs).
+        `loss`, of the terms that the pairs allow; `folded_percent`; with labels `dice` (mean over labels of a pair, then over
+        pairs); with landmarks `tre`, mm (root of the mean squared distance of a pair, mean over pairs). A figure of which no
+        pair has anything is left out.
     """
     rows = [_figures(model, batch) for batch in batches]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -34,14 +39,17 @@ def validate(model: Model, batches: Sequence[PairBatch]) -> dict[str, float]:
 
 
 def _figures(model: Model, batch: PairBatch) -> dict[str, float]:
-    prediction: Prediction = predicted(model, batch)
+    prediction = predicted(model, batch)
+    if prediction.inverse is None and model.settings.directions == "both":  # then the loss may ask for it
+        prediction = with_inverse(prediction, predicted(model, batch.swapped()).displacement)
     terms = [term for term in model.settings.loss if term.applies(batch)]
     with torch.no_grad():
-        total, _ = pair_loss(terms, batch, prediction)
-    found = {"loss": float(total.mean()), **_folds(prediction)}
+        total, parts = pair_loss(terms, batch, prediction)
+    found = {**({"loss": float(total.mean())} if parts else {}), **_folds(prediction)}
     if batch.fixed_labels is not None and batch.moving_labels is not None:
         moved = warp_labels(batch.moving_labels, prediction.displacement)
-        found["dice"] = mean_over_labels(dice(batch.fixed_labels.cpu(), moved.cpu()))
+        value = mean_over_labels(dice(batch.fixed_labels.cpu(), moved.cpu()))
+        found |= {} if math.isnan(value) else {"dice": value}  # NaN if nothing is labelled in either
     if batch.fixed_points is not None and batch.moving_points is not None:
         points = (batch.fixed_points[0][None], batch.moving_points[0][None])
         found["tre"] = math.sqrt(float(landmark_energy(prediction.displacement, *points, spacing=batch.spacing)))
@@ -53,8 +61,27 @@ def _folds(prediction: Prediction) -> dict[str, float]:
     return {"folded_percent": float(np.mean(each))}
 
 
-def chosen(figures: Mapping[str, float], by: str) -> tuple[str, float]:
-    """The figure that chooses the best model, and its value turned so that less is better."""
-    name = next((n for n in ("dice", "tre") if n in figures), "loss") if by == "auto" else by
-    value = figures.get(name, math.inf)
-    return name, -value if name in HIGHER else value
+def deciding(by: str, pairs: Sequence[CasePair]) -> str:
+    """The figure that chooses the best model.
+
+    Args:
+        by: its name, or "auto" for the first one that some pair has the files for.
+        pairs: of the validation.
+
+    Raises:
+        BadInput: no pair has the files for it.
+    """
+
+    def known(name: str) -> bool:
+        return any(None not in (getattr(pair.fixed, NEEDS[name]), getattr(pair.moving, NEEDS[name])) for pair in pairs)
+
+    if by == "auto":
+        return next((name for name in NEEDS if known(name)), "loss")
+    if by in NEEDS and not known(by):
+        raise BadInput(f"validation.by = {by!r} needs validation pairs with {NEEDS[by]} of both images, found none")
+    return by
+
+
+def turned(name: str, value: float) -> float:
+    """A figure with its sign such that less is better, or such a value as a figure again."""
+    return -value if name in HIGHER else value

@@ -114,7 +114,7 @@ def _canonical(grid: Grid) -> Grid:
 
 
 def centring(fixed: Grid, moving: Grid, *, stretched: bool = False) -> Affine:
-    """The map that carries the middle of one grid to the middle of another, and `stretched` its extent along each world axis."""
+    """The map of the middle of one grid to the middle of another; `stretched`, of its extent along each world axis as well."""
     matrix = np.eye(fixed.dim + 1)
     if stretched:
         matrix[:-1, :-1] = np.diag(_extent(moving) / _extent(fixed))

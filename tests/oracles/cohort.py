@@ -1,0 +1,93 @@
+"""Small cohorts of images on disk, of blobs that lie elsewhere in each, and settings of trainings that take a moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from warpwright.config import to_mapping
+from warpwright.data import Data
+from warpwright.energies.losses import Images, Smoothness
+from warpwright.energies.similarity import MSE
+from warpwright.geometry import Grid, Image
+from warpwright.io import Points, write_image, write_points
+from warpwright.layers import FullSize, Integrate
+from warpwright.methods import ModelSettings
+from warpwright.networks import VoxelMorph
+from warpwright.schemes import Adam, Plain
+from warpwright.training import Training, Validation
+
+SPACING = (1.0, 1.3, 0.8)
+SPLITS = ("train", "train", "train", "train", "validation", "validation")
+
+
+def picture(grid: Grid, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three blobs around places that depend on the seed: image (1, *S), labels of two of them, the places in voxels."""
+    rng = np.random.default_rng(seed)
+    places = np.stack([np.array(grid.shape) * part + rng.uniform(-1, 1, grid.dim) for part in (0.3, 0.5, 0.7)])
+    at = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"))
+    value, labels = rng.normal(0, 0.01, grid.shape), np.zeros(grid.shape, np.int16)
+    for number, place in enumerate(places):
+        distance = ((at - place.reshape(-1, *(1,) * grid.dim)) ** 2).sum(0)
+        value += (number + 1) * np.exp(-distance / 8)
+        labels[distance < 5] = number % 2 + 1
+    return torch.from_numpy(value).float()[None], torch.from_numpy(labels)[None], torch.from_numpy(places)
+
+
+def write_cohort(folder: Path, dim: int, *, labels: bool = True, points: bool = False) -> Path:
+    """Six images, four of them to learn from, and their table."""
+    grid = Grid.regular((12, 14, 10)[:dim], SPACING[:dim])
+    rows = []
+    for seed, split in enumerate(SPLITS):
+        image, marked, places = picture(grid, seed)
+        row = {"id": f"case{seed}", "image": f"image_{seed}.nii.gz", "split": split}
+        write_image(folder / row["image"], Image(image, grid))
+        if labels:
+            row["labels"] = f"labels_{seed}.nii.gz"
+            write_image(folder / row["labels"], Image(marked, grid))
+        if points:
+            row["points"] = f"points_{seed}.csv"
+            write_points(folder / row["points"], Points(grid.to_world(places), ("a", "b", "c")), "ras")
+        rows.append(row)
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "table.csv"
+
+
+def tiny(table: Path, dim: int, **changes: object) -> Training:
+    """A training of four steps on a table of `write_cohort`."""
+    model = ModelSettings(
+        dim=dim,
+        network=VoxelMorph(form="vm1", half_resolution=True, scale=0.25),
+        layers=(Integrate(steps=3), FullSize()),
+        loss=(Images(similarity=MSE()), Smoothness(on="velocity", weight=0.1)),
+    )
+    given = {
+        "data": Data(manifest=table, space="ras"),
+        "model": model,
+        "scheme": Plain(optimiser=Adam(rate=3e-3)),
+        "validation": Validation(every=4),
+        "steps": 4,
+        "log_every": 2,
+        "checkpoint_every": 2,
+    }
+    return Training(**(given | changes))
+
+
+def write_settings(path: Path, training: Training) -> str:
+    """A file for `warpwright train`."""
+    path.write_text(json.dumps(to_mapping(training)))
+    return str(path)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but hidden ones, which a killed process may leave: its path and its bytes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = {str(path.relative_to(folder)): path for path in files}
+    return {name: path.read_bytes() for name, path in found.items() if not any(p.startswith(".") for p in Path(name).parts)}
