@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from warpwright.errors import BadInput
-from warpwright.evaluation import SurfaceMethod, assd, hausdorff, hd95, surface_distances
+from warpwright.evaluation import SurfaceMethod, assd, hausdorff, hd95, surface_distances, surface_figures
 from warpwright.evaluation.surfels import neighbour_codes, surfel_areas
 
 METHODS: tuple[SurfaceMethod, ...] = ("surfel", "voxel")
@@ -184,3 +184,14 @@ def test_a_slab_has_the_area_of_its_faces(dim: int, spacing: tuple[float, ...]) 
     middle = neighbour_codes(mask)[:, *(slice(1, -1),) * (dim - 1)]
     expected = 2 * math.prod((n - 1) * s for n, s in zip(mask.shape[1:], spacing[1:], strict=True))
     assert surfel_areas(spacing)[middle].sum() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["surfel", "voxel"])
+def test_all_figures_at_once_are_the_single_ones(method: SurfaceMethod) -> None:
+    rng = np.random.default_rng(3)
+    masks = [rng.random((7, 5, 6)) > 0.6 for _ in range(2)]
+    spacing = (0.7, 1.3, 2.1)
+    found = surface_figures(*masks, spacing, method)
+    single = (hd95(*masks, spacing, method), hausdorff(*masks, spacing, method=method), assd(*masks, spacing, method))
+    assert tuple(found.values()) == single
+    assert all(np.isnan(v) for v in surface_figures(masks[0], np.zeros_like(masks[0]), spacing).values())

@@ -97,7 +97,7 @@ def test_channels_and_scale_change_the_layers_they_should() -> None:
     assert wide["core.decoder.1.0.layer.weight"] == (64, 128, 3, 3)
     assert wide["core.decoder.4.0.layer.weight"] == (16, 18, 3, 3)
     assert wide["head.weight"] == (2, 16, 3, 3)
-    assert VoxelMorph(scale=1e-3).build(2)(*images((5, 7), channels=1)).shape == (5, 7)  # widths are at least 1
+    assert VoxelMorph(scale=1e-3).build(2).double()(*images((5, 7), channels=1)).shape == (5, 7)  # widths of 1
 
 
 @DIMS

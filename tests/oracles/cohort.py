@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from warpwright.config import to_mapping
-from warpwright.data import Data
-from warpwright.energies.losses import Images, Smoothness
+from warpwright.data import Augmentation, Data
+from warpwright.energies.losses import Images, Overlap, Smoothness, VelocityPrior
 from warpwright.energies.similarity import MSE
 from warpwright.geometry import Grid, Image
 from warpwright.io import Points, write_image, write_points
-from warpwright.layers import FullSize, Integrate
+from warpwright.layers import DrawVelocity, FullSize, Integrate
 from warpwright.methods import ModelSettings
-from warpwright.networks import VoxelMorph
-from warpwright.schemes import Adam, Plain
-from warpwright.training import Training, Validation
+from warpwright.networks import VoxelMorph, VoxelMorphDiff
+from warpwright.schemes import Adam, Cosine, Plain
+from warpwright.training import Event, Training, Validation
 
 SPACING = (1.0, 1.3, 0.8)
 SPLITS = ("train", "train", "train", "train", "validation", "validation")
@@ -60,7 +65,7 @@ def write_cohort(folder: Path, dim: int, *, labels: bool = True, points: bool = 
     return folder / "table.csv"
 
 
-def tiny(table: Path, dim: int, **changes: object) -> Training:
+def tiny(table: Path, dim: int, **changes: Any) -> Training:
     """A training of four steps on a table of `write_cohort`."""
     model = ModelSettings(
         dim=dim,
@@ -68,16 +73,41 @@ def tiny(table: Path, dim: int, **changes: object) -> Training:
         layers=(Integrate(steps=3), FullSize()),
         loss=(Images(similarity=MSE()), Smoothness(on="velocity", weight=0.1)),
     )
+    training = Training(
+        data=Data(manifest=table, space="ras"),
+        model=model,
+        scheme=Plain(optimiser=Adam(rate=3e-3)),
+        validation=Validation(every=4),
+        steps=4,
+        log_every=2,
+        checkpoint_every=2,
+    )
+    return replace(training, **changes)
+
+
+def rich(table: Path, dim: int, **changes: Any) -> Training:
+    """Everything that has a state or draws at random: Adam, an average, augmentation, accumulation, drawn velocities."""
+    plain = tiny(table, dim)
+    model = replace(
+        plain.model,
+        network=VoxelMorphDiff(scale=0.25),
+        layers=(DrawVelocity(), Integrate(steps=3), FullSize()),
+        loss=(Images(similarity=MSE()), VelocityPrior(prior=2.0, weight=0.01), Overlap(labels=(1, 2), weight=0.2)),
+    )
     given = {
-        "data": Data(manifest=table, space="ras"),
         "model": model,
-        "scheme": Plain(optimiser=Adam(rate=3e-3)),
-        "validation": Validation(every=4),
-        "steps": 4,
-        "log_every": 2,
+        "scheme": Plain(optimiser=Adam(rate=3e-3, amsgrad=True), schedule=Cosine(warmup=0.2), clip=1.0, average=0.9),
+        "augmentation": Augmentation(
+            flips=(0.5,) * dim, rotation=5.0, scaling=0.05, elastic=0.5, elastic_scale=5.0, noise=0.05, bias=0.1, gamma=0.1
+        ),
+        "accumulate": 2,
+        "validation": Validation(every=5),
+        "steps": 7,
+        "log_every": 3,
         "checkpoint_every": 2,
+        "seed": 5,
     }
-    return Training(**(given | changes))
+    return replace(plain, **(given | changes))
 
 
 def write_settings(path: Path, training: Training) -> str:
@@ -91,3 +121,23 @@ def tree(folder: Path) -> dict[str, bytes]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     found = {str(path.relative_to(folder)): path for path in files}
     return {name: path.read_bytes() for name, path in found.items() if not any(p.startswith(".") for p in Path(name).parts)}
+
+
+def lines(output: Path) -> list[dict[str, Any]]:
+    """The figures of `metrics.jsonl`."""
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def at(kind: str, step: int, action: Callable[[], Any]) -> Callable[[Event], None]:
+    """A listener that does something when an event of a kind and step comes."""
+
+    def listen(event: Event) -> None:
+        if (event.kind, event.step) == (kind, step):
+            action()
+
+    return listen
+
+
+def stopping() -> None:
+    """What a batch system does before it ends a process."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,7 @@ from warpwright.evaluation.folding import folding, inverse_consistency
 from warpwright.evaluation.landmarks import summarise, target_registration_error
 from warpwright.evaluation.overlap import dice, jaccard, mean_over_labels, vanished_labels
 from warpwright.evaluation.statistics import bootstrap_interval, summary, wilcoxon
-from warpwright.evaluation.surface import SurfaceMethod, assd, hausdorff, hd95, surface_distances
+from warpwright.evaluation.surface import SurfaceMethod, assd, hausdorff, hd95, surface_distances, surface_figures
 
 __all__ = [
     "SurfaceMethod",
@@ -26,6 +26,7 @@ __all__ = [
     "summarise",
     "summary",
     "surface_distances",
+    "surface_figures",
     "target_registration_error",
     "vanished_labels",
     "wilcoxon",

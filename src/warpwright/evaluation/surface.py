@@ -22,9 +22,10 @@ from warpwright.errors import BadInput
 from warpwright.evaluation._arrays import Values, as_mask, check_same_shape
 from warpwright.evaluation.surfels import neighbour_codes, surfel_areas
 
-__all__ = ["SurfaceMethod", "assd", "hausdorff", "hd95", "surface_distances"]
+__all__ = ["SurfaceMethod", "assd", "hausdorff", "hd95", "surface_distances", "surface_figures"]
 
 SurfaceMethod = Literal["surfel", "voxel"]
+Directions = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 def hausdorff(
@@ -51,8 +52,7 @@ def hausdorff(
     """
     if not 0 <= percentile <= 100:
         raise BadInput(f"percentile must lie in [0, 100], got {percentile}")
-    directions = surface_distances(fixed_mask, moved_mask, spacing, method)
-    return max((_percentile(*direction, percentile, method) for direction in directions), default=float("nan"))
+    return _hausdorff(surface_distances(fixed_mask, moved_mask, spacing, method), percentile, method)
 
 
 def hd95(fixed_mask: Values, moved_mask: Values, spacing: tuple[float, ...], method: SurfaceMethod = "surfel") -> float:
@@ -68,7 +68,26 @@ def assd(fixed_mask: Values, moved_mask: Values, spacing: tuple[float, ...], met
     Returns:
         mm; NaN if a mask is empty.
     """
+    return _average(surface_distances(fixed_mask, moved_mask, spacing, method))
+
+
+def surface_figures(
+    fixed_mask: Values, moved_mask: Values, spacing: tuple[float, ...], method: SurfaceMethod = "surfel"
+) -> dict[str, float]:
+    """All measures from one computation of distances: `hd95_mm`, `hd_mm`, `assd_mm`; arguments and errors as in `hausdorff`."""
     directions = surface_distances(fixed_mask, moved_mask, spacing, method)
+    return {
+        "hd95_mm": _hausdorff(directions, 95.0, method),
+        "hd_mm": _hausdorff(directions, 100.0, method),
+        "assd_mm": _average(directions),
+    }
+
+
+def _hausdorff(directions: Directions, percentile: float, method: SurfaceMethod) -> float:
+    return max((_percentile(*direction, percentile, method) for direction in directions), default=float("nan"))
+
+
+def _average(directions: Directions) -> float:
     if not directions:
         return float("nan")
     distances, weights = (np.concatenate(parts) for parts in zip(*directions, strict=True))
@@ -77,7 +96,7 @@ def assd(fixed_mask: Values, moved_mask: Values, spacing: tuple[float, ...], met
 
 def surface_distances(
     fixed_mask: Values, moved_mask: Values, spacing: tuple[float, ...], method: SurfaceMethod = "surfel"
-) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+) -> Directions:
     """Distances from each surface to the other.
 
     Arguments and errors as in `hausdorff`.

@@ -77,7 +77,7 @@ def _register(
     begin = time.perf_counter()
     fixed, moving = (side.image for side in sides)
     preparation = model.settings.preparation
-    grid, still = preparation.grid(fixed.grid), Affine.identity(fixed.grid.dim)
+    grid, still = preparation.whole(fixed.grid), Affine.identity(fixed.grid.dim)
     affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
     own = next(model.parameters())
 
@@ -103,7 +103,6 @@ def _register(
         energy_before=before,
         energy_after=after,
         overlap=_overlap(batch, moved),
-        notes=_notes(grid, fixed),
     )
 
 
@@ -178,14 +177,3 @@ def _overlap(batch: PairBatch, displacement: Tensor) -> float:
     seen = warp(batch.moving_weight, displacement, outside="zero")
     smaller = min(float(batch.fixed_weight.sum()), float(batch.moving_weight.sum()))
     return min(1.0, float((seen * batch.fixed_weight).sum()) / smaller) if smaller else 0.0
-
-
-def _notes(grid: Grid, fixed: Image) -> tuple[str, ...]:
-    """A sentence where the working grid does not hold the fixed image."""
-    corners = torch.tensor(np.stack(np.meshgrid(*((0.0, n - 1.0) for n in fixed.grid.shape), indexing="ij"), -1))
-    at = grid.to_voxel(fixed.grid.to_world(corners.reshape(-1, grid.dim)))
-    inside = (at >= -0.51) & (at <= torch.tensor(grid.shape) - 0.49)
-    if bool(inside.all()):
-        return ()
-    size = " x ".join(str(n) for n in grid.shape)
-    return (f"{fixed.name}: is larger than the {size} voxels that the model looks at; beyond them the map is a guess",)

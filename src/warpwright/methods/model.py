@@ -19,6 +19,8 @@ from warpwright.transforms import Preparation
 
 __all__ = ["Model", "ModelSettings", "predict_both"]
 
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -58,7 +60,9 @@ class Model(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = settings.network.build(settings.dim, settings.channels)
+        network = settings.network.build(settings.dim, settings.channels)
+        layout = CHANNELS_LAST[settings.dim]  # on a CPU convolutions are up to twice as fast
+        self.network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: missing in torch's annotations
         self.pipeline = Pipeline([layer.build(settings.dim) for layer in settings.layers])
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Prediction:

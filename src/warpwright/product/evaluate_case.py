@@ -9,14 +9,12 @@ from typing import Any
 
 from warpwright.errors import BadInput
 from warpwright.evaluation import (
-    assd,
     dice,
-    hausdorff,
-    hd95,
     inverse_consistency,
     jaccard,
     mean_over_labels,
     summarise,
+    surface_figures,
     target_registration_error,
     vanished_labels,
 )
@@ -101,12 +99,7 @@ def _left_out(name: str, distances: Mapping[int, float]) -> list[str]:
 
 def _surfaces(fixed: Image, moved: Image, label: int) -> dict[str, float]:
     masks = [(image.data[0] == label).numpy() for image in (fixed, moved)]
-    spacing = fixed.grid.spacing
-    return {
-        "hd95_mm": hd95(masks[0], masks[1], spacing),
-        "hd_mm": hausdorff(masks[0], masks[1], spacing),
-        "assd_mm": assd(masks[0], masks[1], spacing),
-    }
+    return surface_figures(*masks, fixed.grid.spacing)
 
 
 def evaluate_points(

@@ -28,7 +28,7 @@ __all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unp
 FORMAT = 1  # of the folder; a folder of a later one is refused
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save and of pickle begin
+CODE = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))  # how files of torch.save and of pickle begin
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,7 +143,9 @@ def unpacked(raw: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]
         size = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
-        if raw.startswith((ZIP, PICKLE)):  # asked now only: the length of a good header may begin with the same byte
+        if (
+            raw.startswith(CODE) and raw[8:9] != b"{"
+        ):  # the length of a header, which begins there, may have the same first bytes
             raise BadInput(f"{path}: is a pickle, which may run code when it is loaded, expected safetensors") from None
         raise BadInput(f"{path}: is damaged or no safetensors file ({error})") from None
     return tensors, metadata

@@ -62,30 +62,25 @@ class Stream:
         return [joined(pairs[k : k + self.batch]) for k in range(0, len(pairs), self.batch)]
 
     def pair(self, number: int) -> PairBatch:
-        """The n-th pair of the stream."""
+        """The n-th pair of the stream, changed at random."""
         rng = np.random.default_rng((self.seed, number))
         pair = self.cohort.draw(rng)
-        batch = prepared(pair, self.cases, self.preparation, self.augmentation, rng)
-        images = {side: getattr(batch, side)[0] for side in ("fixed", "moving")}
-        return replace(batch, **{side: self.augmentation.intensity(image, rng)[None] for side, image in images.items()})
+        fixed, moving = _annotated(pair, self.cases)
+        grid = self.preparation.grid(fixed.image.grid)
+        start = self.preparation.affine(fixed.image.grid, moving.image.grid)
+        first, second = self.augmentation.geometry(grid, rng)
+        batch = lay_pair(self.preparation, fixed, moving, (first, start @ second), grid)
+        images = {side: self.augmentation.intensity(getattr(batch, side)[0], rng)[None] for side in ("fixed", "moving")}
+        return replace(batch, names=(pair.id,), **images)
 
 
-def prepared(
-    pair: CasePair,
-    cases: Cases,
-    preparation: Preparation,
-    augmentation: Augmentation | None = None,
-    rng: np.random.Generator | None = None,
-) -> PairBatch:
-    """A pair as a batch of one; its geometry is changed at random if an augmentation and a generator are given."""
+def prepared(pair: CasePair, cases: Cases, preparation: Preparation) -> PairBatch:
+    """A pair as a batch of one, laid as a registration lays it."""
     fixed, moving = _annotated(pair, cases)
-    grid = preparation.grid(fixed.image.grid)
+    grid = preparation.whole(fixed.image.grid)
     start = preparation.affine(fixed.image.grid, moving.image.grid)
-    transforms = (Affine.identity(grid.dim), start)
-    if augmentation is not None and rng is not None:
-        first, second = augmentation.geometry(grid, rng)
-        transforms = (first, start @ second)
-    return replace(lay_pair(preparation, fixed, moving, transforms, grid), names=(pair.id,))
+    batch = lay_pair(preparation, fixed, moving, (Affine.identity(grid.dim), start), grid)
+    return replace(batch, names=(pair.id,))
 
 
 def _annotated(pair: CasePair, cases: Cases) -> tuple[Annotated, Annotated]:

@@ -33,7 +33,8 @@ class Preparation:
     Args:
         intensity: how intensities become [0, 1].
         spacing: mm of a voxel along the axes nearest to right, anterior, superior; None for the fixed image's own.
-        shape: voxels along these axes, around the middle of the fixed image; None for as many as hold it.
+        shape: voxels along these axes, around the middle of the fixed image, that are looked at while training; None for as
+            many as hold the image, which is what a registration looks at in any case.
         start: "none" takes the world positions of the moving image as they are, "centre" puts its middle on that of the
             fixed image, "box" stretches it as well, axis by axis of the world, until both boxes are of one size: for images
             that were cropped around the same organ.
@@ -54,8 +55,12 @@ class Preparation:
             raise BadInput(f"the shape of a preparation must be at least 1 voxel, got {self.shape}")
 
     def grid(self, fixed: Grid) -> Grid:
-        """The working grid of a fixed image."""
+        """The working grid of a fixed image while training."""
         return working_grid(fixed, self.spacing, self.shape)
+
+    def whole(self, fixed: Grid) -> Grid:
+        """The working grid that holds all of a fixed image, whatever the shape in training."""
+        return working_grid(fixed, self.spacing)
 
     def affine(self, fixed: Grid, moving: Grid) -> Affine:
         """The start: world points of fixed to world points of moving."""

@@ -1,0 +1,495 @@
+"""Terms of a loss against plain numpy, what they ask for, swapped pairs and reversed predictions."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from oracles.make import normal, smooth_field
+from warpwright.energies.losses import (
+    AnyTerm,
+    Images,
+    InverseConsistency,
+    LandmarkDistance,
+    Overlap,
+    Smoothness,
+    VelocityPrior,
+    pair_loss,
+)
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.regularity import Bending, Diffusion
+from warpwright.energies.similarity import LNCC, MSE
+from warpwright.errors import BadInput
+from warpwright.networks import ControlPoints, Displacement, Velocity, VelocityDistribution
+
+SHAPE, SPACING = (9, 11, 8), (0.7, 1.3, 2.1)
+
+
+def batch_of(dim: int, *, channels: int = 2) -> PairBatch:
+    """Two pairs with everything known about them."""
+    generator = torch.Generator().manual_seed(4)
+    shape = SHAPE[:dim]
+
+    def random(count: int) -> Tensor:
+        return torch.rand(2, count, *shape, generator=generator, dtype=torch.float64)
+
+    def points() -> tuple[Tensor, ...]:
+        size = torch.tensor(shape, dtype=torch.float64) - 1
+        return tuple(torch.rand(n, dim, generator=generator, dtype=torch.float64) * size for n in (4, 3))
+
+    return PairBatch(
+        fixed=random(channels),
+        moving=random(channels),
+        spacing=SPACING[:dim],
+        fixed_weight=random(1),
+        moving_weight=random(1),
+        fixed_labels=torch.randint(0, 4, (2, 1, *shape), generator=generator),
+        moving_labels=torch.randint(0, 4, (2, 1, *shape), generator=generator),
+        fixed_points=points(),
+        moving_points=points(),
+        names=("a", "b"),
+    )
+
+
+def field_of(dim: int, size: float = 0.8, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """(2, D, *S), different in the two samples."""
+    return torch.cat([smooth_field(shape[:dim], size), -0.7 * smooth_field(shape[:dim], size).flip(2)])
+
+
+def said(displacement: Tensor, **others: Any) -> Prediction:
+    shape = tuple(displacement.shape[2:])
+    return Prediction((Displacement(values=displacement, shape=shape, factors=(1,) * len(shape), **others),))
+
+
+def full_prediction(dim: int) -> Prediction:
+    """What a probabilistic network of velocities at half the resolution says, with a coarser level."""
+    shape, factors = SHAPE[:dim], (2,) * dim
+    known: dict[str, Any] = {"shape": shape, "factors": factors}
+    half = tuple(-(-n // 2) for n in shape)
+    velocity = field_of(dim, 0.5, half)
+    coarse = Velocity(values=velocity / 3, **known)
+    whole = Displacement(values=field_of(dim, 0.3), inverse=-field_of(dim, 0.2), shape=shape, factors=(1,) * dim)
+    return Prediction(
+        (
+            VelocityDistribution(mean=velocity - 0.1, log_variance=velocity - 2, **known),
+            Velocity(values=velocity, coarser=(coarse,), **known),
+            replace(whole, values=whole.values[..., ::2], inverse=None, factors=factors),  # a layer that keeps no inverse
+            replace(whole, coarser=(replace(whole, values=2 * whole.values),)),
+        )
+    )
+
+
+def read(image: np.ndarray, displacement: np.ndarray, mode: str) -> np.ndarray:
+    """(C, *S) at x + u(x)."""
+    at = np.indices(image.shape[1:]) + displacement
+    return np.stack([map_coordinates(channel, at, order=1, mode=mode) for channel in image])
+
+
+def weights(batch: PairBatch, displacement: Tensor, sample: int) -> np.ndarray:
+    """(1, *S): the fixed weight times the moving one, which fades to zero over a voxel outside."""
+    assert batch.fixed_weight is not None
+    assert batch.moving_weight is not None
+    cover = read(batch.moving_weight[sample].numpy(), displacement[sample].numpy(), "grid-constant")
+    return batch.fixed_weight[sample].numpy() * cover
+
+
+def mean_squares(batch: PairBatch, displacement: Tensor) -> Tensor:
+    found = []
+    for k in range(2):
+        moved = read(batch.moving[k].numpy(), displacement[k].numpy(), "nearest")
+        weight = weights(batch, displacement, k)[0]
+        found.append((weight * ((moved - batch.fixed[k].numpy()) ** 2).mean(0)).sum() / weight.sum())
+    return torch.tensor(found)
+
+
+# --------------------------------------------------------------------------------------------------------------- terms
+
+
+def test_images(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    found = Images(similarity=MSE(), weight=7.0).value(batch, said(field))
+    torch.testing.assert_close(found, mean_squares(batch, field), atol=1e-12, rtol=0)
+    plain = replace(batch, fixed_weight=None, moving_weight=torch.ones_like(batch.fixed[:, :1]))
+    ones = replace(plain, fixed_weight=torch.ones_like(batch.fixed[:, :1]))
+    for one in (plain, replace(plain, moving_weight=None)):
+        torch.testing.assert_close(Images(similarity=MSE()).value(one, said(field)), mean_squares(ones, field))
+
+
+def test_images_adapt_their_window_to_the_spacing(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    radius = (2, 1, 1)[:dim]  # 1.4 mm on voxels of 0.7, 1.3 and 2.1 mm
+    found = Images(similarity=LNCC(radius=2)).value(batch, said(field))
+    expected = LNCC(radius=radius).match(batch.fixed, batch.moving, field, None, batch.fixed_weight, batch.moving_weight)
+    assert torch.equal(found, expected)
+
+
+def test_images_of_coarser_heads(dim: int) -> None:
+    """As many of the finest of them as there are weights."""
+    batch, field = batch_of(dim), field_of(dim)
+    levels = [Displacement(values=s * field, shape=SHAPE[:dim], factors=(1,) * dim) for s in (0.2, 0.6)]
+    prediction = said(field, coarser=tuple(levels))
+    fine, *coarse = (mean_squares(batch, s * field) for s in (1, 0.2, 0.6))
+    both = Images(similarity=MSE(), coarser=(0.5, 0.25)).value(batch, prediction)
+    torch.testing.assert_close(both, fine + 0.5 * coarse[0] + 0.25 * coarse[1], atol=1e-12, rtol=0)
+    last = Images(similarity=MSE(), coarser=(0.5,)).value(batch, prediction)
+    torch.testing.assert_close(last, fine + 0.5 * coarse[1], atol=1e-12, rtol=0)
+    with pytest.raises(BadInput, match="weights for 3 coarser fields, the network has 2"):
+        Images(similarity=MSE(), coarser=(1, 1, 1)).value(batch, prediction)
+    small = said(field, coarser=(replace(levels[0], factors=(2,) * dim),))
+    with pytest.raises(BadInput, match=r"coarser field of factors \(2, 2.*expected 1 \(a layer FullSize\)"):
+        Images(similarity=MSE(), coarser=(1,)).value(batch, small)
+
+
+def squared_gradient(field: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """Mean over pairs of neighbours of squared differences in mm, summed over components and axes."""
+    total = 0.0
+    for component, axis in product(range(len(spacing)), repeat=2):
+        total += (np.diff(field[component] * spacing[component] / spacing[axis], axis=axis) ** 2).mean()
+    return total
+
+
+def test_smoothness_of_the_displacement(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    expected = torch.tensor([squared_gradient(u.numpy(), SPACING[:dim]) for u in field])
+    term = Smoothness(regularity=Diffusion(weight=3.0), weight=5.0)
+    torch.testing.assert_close(term.value(batch, said(field)), 3 * expected, atol=1e-12, rtol=0)
+    curved = Smoothness(regularity=Bending())
+    expected = Bending().regularity(field, SPACING[:dim])
+    assert torch.equal(curved.value(batch, full_prediction(dim)), Bending().regularity(field_of(dim, 0.3), SPACING[:dim]))
+    assert torch.equal(curved.value(batch, said(field)), expected)
+
+
+def test_a_velocity_at_half_the_resolution_has_voxels_of_twice_the_size(dim: int) -> None:
+    batch, prediction = batch_of(dim), full_prediction(dim)
+    assert prediction.velocity is not None
+    doubled = tuple(2 * s for s in SPACING[:dim])
+    expected = torch.tensor([squared_gradient(v.numpy(), doubled) for v in prediction.velocity.values])
+    torch.testing.assert_close(Smoothness(on="velocity").value(batch, prediction), expected, atol=1e-12, rtol=0)
+    uneven = replace(prediction.velocity, factors=(1, 2, 4)[:dim])
+    spacing = tuple(s * k for s, k in zip(SPACING[:dim], (1, 2, 4), strict=False))
+    expected = torch.tensor([squared_gradient(v.numpy(), spacing) for v in uneven.values])
+    found = Smoothness(on="velocity").value(batch, Prediction((uneven, prediction.final)))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_overlap(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    assert batch.fixed_labels is not None
+    assert batch.moving_labels is not None
+    expected = []
+    for k, labels in product(range(2), ((1, 3),)):
+        weight, losses = weights(batch, field, k)[0], []
+        for label in labels:
+            fixed = (batch.fixed_labels[k, 0].numpy() == label).astype(float)
+            moved = read((batch.moving_labels[k].numpy() == label).astype(float), field[k].numpy(), "nearest")[0]
+            losses.append(1 - 2 * (weight * fixed * moved).sum() / (weight * (fixed**2 + moved**2)).sum())
+        expected.append(np.mean(losses))
+    found = Overlap(labels=(1, 3), weight=2.0).value(batch, said(field))
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-12, rtol=0)
+
+
+def shifted(dim: int) -> tuple[PairBatch, tuple[int, ...]]:
+    """Labels and points that a translation by whole voxels brings on one another: moving(x + shift) = fixed(x)."""
+    shape, shift = (12, 14, 11)[:dim], (2, -1, 3)[:dim]
+    generator = torch.Generator().manual_seed(2)
+    fixed = torch.zeros(1, 1, *shape, dtype=torch.int16)
+    fixed[(..., *(slice(4, 7) for _ in shape))] = torch.randint(1, 3, (3,) * dim, generator=generator, dtype=torch.int16)
+    points = 4 + 3 * torch.rand(5, dim, generator=generator, dtype=torch.float64)
+    images = torch.rand(2, 1, 1, *shape, generator=generator, dtype=torch.float64)
+    batch = PairBatch(
+        fixed=images[0],
+        moving=images[1],
+        spacing=SPACING[:dim],
+        fixed_labels=fixed,
+        moving_labels=fixed.roll(shift, tuple(range(2, dim + 2))),
+        fixed_points=(points,),
+        moving_points=(points + torch.tensor(shift),),
+    )
+    return batch, shift
+
+
+def test_labels_and_points_that_were_translated(dim: int) -> None:
+    batch, shift = shifted(dim)
+    right = torch.tensor(shift, dtype=torch.float64).reshape(1, dim, *(1,) * dim).expand(1, dim, *batch.fixed.shape[2:])
+    for term in (Overlap(labels=(1, 2)), LandmarkDistance(), LandmarkDistance(threshold=0.5)):
+        torch.testing.assert_close(term.value(batch, said(right)), torch.zeros(1).double(), atol=1e-12, rtol=0)
+        assert term.value(batch, said(-right)) > 0.5
+    still = said(torch.zeros_like(right))
+    distance = float(np.square(np.array(shift) * SPACING[:dim]).sum())
+    torch.testing.assert_close(LandmarkDistance(weight=9.0).value(batch, still), torch.tensor([distance]).double())
+    capped = torch.tensor([2 * 0.5 * distance**0.5 - 0.25]).double()
+    torch.testing.assert_close(LandmarkDistance(threshold=0.5).value(batch, still), capped)
+    back = said(-right)
+    torch.testing.assert_close(Overlap(labels=(1, 2)).value(batch.swapped(), back), torch.zeros(1).double(), atol=1e-12, rtol=0)
+
+
+def test_landmarks(dim: int) -> None:
+    """Sets of different size; none at all is no distance."""
+    batch, field = batch_of(dim), field_of(dim)
+    assert batch.fixed_points is not None
+    assert batch.moving_points is not None
+    expected = []
+    for u, points, targets in zip(field.numpy(), batch.fixed_points, batch.moving_points, strict=True):
+        at = points.numpy().T
+        moved = at + np.stack([map_coordinates(c, at, order=1, mode="nearest") for c in u])
+        difference = (moved.T - targets.numpy()) * SPACING[:dim]
+        expected.append((difference**2).sum(1).mean())
+    found = LandmarkDistance().value(batch, said(field))
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-12, rtol=0)
+    none = (batch.fixed_points[0], torch.zeros(0, dim, dtype=torch.float64))
+    found = LandmarkDistance().value(replace(batch, fixed_points=none, moving_points=none), said(field))
+    assert found[0] > 0
+    assert found[1] == 0
+
+
+def test_inverse_consistency(dim: int) -> None:
+    batch, there, back = batch_of(dim), field_of(dim), -0.8 * field_of(dim)
+    expected = []
+    for u, w in zip(there.numpy(), back.numpy(), strict=True):
+        errors = [first + read(second, first, "nearest") for first, second in ((u, w), (w, u))]
+        expected.append(sum((e**2).sum(0).mean() for e in errors))
+    found = InverseConsistency().value(batch, said(there, inverse=back))
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-12, rtol=0)
+    exact = torch.full_like(there, 0.5)
+    assert InverseConsistency().value(batch, said(exact, inverse=-exact)).abs().max() < 1e-24
+
+
+def divergence(mean: np.ndarray, log_variance: np.ndarray, prior: float) -> float:
+    """The formula of `VelocityPrior` with every neighbour looked for."""
+    dim, shape = len(mean), mean.shape[1:]
+    first, slopes, pairs = 0.0, np.zeros(dim), np.zeros(dim)
+    for place in np.ndindex(shape):
+        degree = 0
+        for axis, step in product(range(dim), (-1, 1)):
+            other = tuple(p + step * (a == axis) for a, p in enumerate(place))
+            if 0 <= other[axis] < shape[axis]:
+                degree += 1
+                slopes[axis] += sum((mean[c][place] - mean[c][other]) ** 2 for c in range(dim))
+                pairs[axis] += dim
+        first += sum(prior * degree * np.exp(v[place]) - v[place] for v in log_variance)
+    return dim / 2 * (first / mean.size + prior / 2 * (slopes / pairs).mean())
+
+
+def test_velocity_prior(dim: int, generator: torch.Generator) -> None:
+    mean, log_variance = (normal(generator, 2, dim, *(4, 5, 3)[:dim]) for _ in range(2))
+    shape = (8, 9, 6)[:dim]
+    given = VelocityDistribution(mean=mean, log_variance=log_variance, shape=shape, factors=(2,) * dim)
+    prediction = Prediction((given, *said(field_of(dim)).trail))
+    for prior in (25.0, 10.0):
+        expected = [divergence(m.numpy(), v.numpy(), prior) for m, v in zip(mean, log_variance, strict=True)]
+        found = VelocityPrior(prior=prior).value(batch_of(dim), prediction)
+        torch.testing.assert_close(found, torch.tensor(expected), atol=0, rtol=1e-12)
+    inside = torch.full_like(mean, 1 / (25 * 2 * dim)).log()  # the best variance of a point with all its neighbours
+    best = VelocityPrior().value(batch_of(dim), Prediction((replace(given, mean=0 * mean, log_variance=inside),)))
+    for change in (-0.5, 0.5):
+        other = replace(given, mean=0 * mean, log_variance=inside + change)
+        assert change > 0 or (VelocityPrior().value(batch_of(dim), Prediction((other,))) != best).all()
+
+
+# ------------------------------------------------------------------------------------------------------------- sums
+
+
+TERMS: tuple[AnyTerm, ...] = (
+    Images(similarity=MSE(), weight=0.5),
+    Images(similarity=LNCC(), weight=2.0),
+    Smoothness(on="velocity", regularity=Diffusion(weight=0.1), weight=3.0),
+    Overlap(labels=(1, 2, 3), weight=0.7),
+    LandmarkDistance(weight=0.05),
+    InverseConsistency(weight=0.3),
+    VelocityPrior(weight=0.01),
+)
+
+
+def test_the_loss_is_the_weighted_sum(dim: int) -> None:
+    batch, prediction = batch_of(dim), full_prediction(dim)
+    total, parts = pair_loss(TERMS, batch, prediction)
+    values = [term.value(batch, prediction) for term in TERMS]
+    expected = sum(t.weight * v for t, v in zip(TERMS, values, strict=True))
+    torch.testing.assert_close(total, expected)
+    assert total.shape == (2,)
+    assert list(parts) == ["similarity", "smoothness", "overlap", "landmarks", "inverse", "prior"]
+    torch.testing.assert_close(parts["similarity"], values[0] + values[1])  # two terms of one name
+    torch.testing.assert_close(parts["overlap"], values[3])
+    nothing, none = pair_loss((), batch, prediction)
+    assert nothing.tolist() == [0.0, 0.0]
+    assert none == {}
+
+
+def test_every_pair_counts_by_itself(dim: int) -> None:
+    """A value belongs to one pair, whatever the others of its batch are."""
+    batch, prediction = batch_of(dim), full_prediction(dim)
+    both, _ = pair_loss(TERMS, batch, prediction)
+    for k in range(2):
+        one = replace(
+            batch,
+            **{f.name: getattr(batch, f.name)[k : k + 1] for f in fields(batch) if f.name != "spacing"},
+        )
+
+        def cut(estimate: Any, k: int = k) -> Any:
+            tensors = {f.name: getattr(estimate, f.name) for f in fields(estimate)}
+            tensors = {name: value[k : k + 1] for name, value in tensors.items() if isinstance(value, Tensor)}
+            return replace(estimate, coarser=tuple(cut(level) for level in estimate.coarser), **tensors)
+
+        alone, _ = pair_loss(TERMS, one, Prediction(tuple(cut(e) for e in prediction.trail)))
+        torch.testing.assert_close(alone[0], both[k], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if not isinstance(t, VelocityPrior)], ids=lambda t: type(t).__name__)
+def test_gradients(term: AnyTerm, dim: int, generator: torch.Generator) -> None:
+    """In everything that a model gives; points stay away from the kinks of linear interpolation."""
+    shape = (4, 3, 3)[:dim]
+    batch = replace(
+        batch_of(dim),
+        fixed=torch.rand(1, 1, *shape, generator=generator, dtype=torch.float64),
+        moving=torch.rand(1, 1, *shape, generator=generator, dtype=torch.float64),
+        fixed_weight=torch.rand(1, 1, *shape, generator=generator, dtype=torch.float64),
+        moving_weight=None,  # what fades outside is not differentiated (see `Similarity.match`)
+        fixed_labels=torch.randint(0, 4, (1, 1, *shape), generator=generator),
+        moving_labels=torch.randint(0, 4, (1, 1, *shape), generator=generator),
+        fixed_points=(torch.full((1, dim), 1.4, dtype=torch.float64),),
+        moving_points=(torch.full((1, dim), 1.1, dtype=torch.float64),),
+    )
+    where = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"))[None]
+    size = torch.tensor(shape).reshape(1, dim, *(1,) * dim)
+    inward = torch.where(2 * where < size - 1, 0.4, -0.4).to(torch.float64)  # nothing leaves the image
+    inputs = (inward + 0.05 * normal(generator, *inward.shape), -inward + 0.05 * normal(generator, *inward.shape))
+    if isinstance(term, InverseConsistency):
+        inputs = (inputs[0], inward.flip(2).clone())
+    inputs = (*inputs, normal(generator, 1, dim, 2, *shape[1:]))
+
+    def value(there: Tensor, back: Tensor, velocity: Tensor) -> Tensor:
+        factors = (2, *(1,) * (dim - 1))
+        trail = Prediction((Velocity(values=velocity, shape=shape, factors=factors), *said(there, inverse=back).trail))
+        return term.value(batch, trail)
+
+    assert gradcheck(value, [x.clone().requires_grad_() for x in inputs])
+
+
+def test_gradients_of_the_prior(dim: int, generator: torch.Generator) -> None:
+    shape = (3, 4, 2)[:dim]
+
+    def value(mean: Tensor, log_variance: Tensor) -> Tensor:
+        given = VelocityDistribution(mean=mean, log_variance=log_variance, shape=shape, factors=(1,) * dim)
+        return VelocityPrior().value(batch_of(dim), Prediction((given,)))
+
+    assert gradcheck(value, [normal(generator, 2, dim, *shape).requires_grad_() for _ in range(2)])
+
+
+# -------------------------------------------------------------------------------------------------- what is not there
+
+
+def test_what_is_missing_is_named(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    bare = replace(batch, fixed_labels=None, fixed_points=None)
+    wanted: list[tuple[AnyTerm, PairBatch, str]] = [
+        (Overlap(labels=(1,)), bare, "overlap loss needs label maps of both images, the data has none"),
+        (LandmarkDistance(), bare, "landmark loss needs points of both images, the data has none"),
+        (Smoothness(on="velocity"), batch, "wants a smooth velocity, the model has none: expected on = 'displacement'"),
+        (InverseConsistency(), batch, "needs a model that gives both directions, this one gives none back"),
+        (VelocityPrior(), batch, "needs a network that gives a distribution of velocities, this one gives none"),
+    ]
+    for term, data, sentence in wanted:
+        with pytest.raises(BadInput, match=sentence):
+            term.value(data, said(field))
+    with pytest.raises(BadInput, match="overlap loss needs at least one label"):
+        Overlap(labels=())
+
+
+def test_terms_say_whether_they_apply(dim: int) -> None:
+    batch = batch_of(dim)
+    assert all(term.applies(batch) for term in TERMS)
+    for bare, left_out in (
+        (replace(batch, moving_labels=None), Overlap),
+        (replace(batch, fixed_labels=None), Overlap),
+        (replace(batch, moving_points=None), LandmarkDistance),
+        (replace(batch, fixed_points=None), LandmarkDistance),
+    ):
+        assert [type(term) for term in TERMS if not term.applies(bare)] == [left_out]
+
+
+# ------------------------------------------------------------------------------------------------- swapped and reversed
+
+
+def test_swapping_twice_changes_nothing(dim: int) -> None:
+    batch = batch_of(dim)
+    once, twice = batch.swapped(), batch.swapped().swapped()
+    assert len(batch) == 2
+    for field in fields(batch):
+        assert getattr(twice, field.name) is getattr(batch, field.name)
+        side = {"fixed": "moving", "moving": "fixed"}.get(field.name.split("_")[0])
+        other = field.name if side is None else "_".join([side, *field.name.split("_")[1:]])
+        assert getattr(once, other) is getattr(batch, field.name)
+
+
+def test_a_batch_changes_its_dtype_but_for_labels(dim: int) -> None:
+    batch = batch_of(dim)
+    found = batch.to(torch.device("cpu"), torch.float32)
+    assert found.fixed_points is not None
+    assert found.fixed_labels is not None
+    assert torch.equal(found.fixed_labels, torch.as_tensor(batch.fixed_labels))
+    kinds = (found.fixed, found.moving, found.fixed_weight, found.moving_weight, *found.fixed_points)
+    assert {x.dtype for x in kinds if x is not None} == {torch.float32}
+    assert (found.names, found.spacing) == (batch.names, batch.spacing)
+    bare = PairBatch(fixed=batch.fixed, moving=batch.moving, spacing=batch.spacing).to(torch.device("cpu"), torch.float32)
+    assert [f.name for f in fields(bare) if getattr(bare, f.name) is None] == [
+        f"{side}_{what}" for what in ("weight", "labels", "points") for side in ("fixed", "moving")
+    ]
+
+
+def test_a_reversed_prediction(dim: int) -> None:
+    prediction = full_prediction(dim)
+    back = prediction.reversed()
+    assert back is not None
+    assert prediction.velocity is not None
+    assert prediction.distribution is not None
+    assert back.velocity is not None
+    assert back.distribution is not None
+    assert prediction.inverse is not None
+    assert torch.equal(back.displacement, prediction.inverse)
+    assert back.inverse is prediction.displacement
+    assert torch.equal(back.velocity.values, -prediction.velocity.values)
+    assert torch.equal(back.distribution.mean, -prediction.distribution.mean)
+    assert back.distribution.log_variance is prediction.distribution.log_variance
+    assert back.velocity.factors == prediction.velocity.factors
+    (coarse,), (original,) = back.final.coarser, prediction.final.coarser
+    assert isinstance(coarse, Displacement)
+    assert isinstance(original, Displacement)
+    assert coarse.values is original.inverse
+    again = back.reversed()
+    assert again is not None
+    assert again.displacement is prediction.displacement
+    assert again.velocity is not None
+    assert torch.equal(again.velocity.values, prediction.velocity.values)
+
+
+def test_without_an_inverse_nothing_is_reversed(dim: int) -> None:
+    assert said(field_of(dim)).reversed() is None
+    spline = ControlPoints(values=field_of(dim), knots=(2.0,) * dim, of="displacement", shape=SHAPE[:dim], factors=(1,) * dim)
+    prediction = Prediction((spline, *said(field_of(dim), inverse=-field_of(dim)).trail))
+    assert (prediction.velocity, prediction.distribution) == (None, None)
+    back = prediction.reversed()
+    assert back is not None
+    assert back.trail == (back.final,)  # a displacement's spline says nothing about the way back
+
+
+def test_both_directions_are_symmetric(dim: int) -> None:
+    """The sum of a loss over a pair and over the swapped pair does not depend on which of them is called the pair."""
+    batch, prediction = batch_of(dim), full_prediction(dim)
+    back = prediction.reversed()
+    assert back is not None
+    again = back.reversed()
+    assert again is not None
+    first = [pair_loss(TERMS, *pair)[0] for pair in ((batch, prediction), (batch.swapped(), back))]
+    second = [pair_loss(TERMS, *pair)[0] for pair in ((batch.swapped(), back), (batch.swapped().swapped(), again))]
+    torch.testing.assert_close(sum(first), sum(second), atol=0, rtol=1e-14)
+    assert not torch.allclose(first[0], first[1], rtol=1e-3)
+    for term in (InverseConsistency(), VelocityPrior(), Smoothness(on="velocity")):  # these know no direction
+        torch.testing.assert_close(term.value(batch, prediction), term.value(batch.swapped(), back), atol=0, rtol=1e-14)

@@ -1,0 +1,516 @@
+"""A run in one process: what it leaves behind, which model it keeps, how it fails."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracles.cohort import at, lines, rich, stopping, tiny, tree, write_cohort
+from safetensors.torch import load_file
+
+from warpwright.config import from_mapping
+from warpwright.data import Augmentation, Cases, Data, read_cohort
+from warpwright.energies.losses import Images, InverseConsistency, LandmarkDistance, Overlap, Smoothness
+from warpwright.energies.similarity import LNCC
+from warpwright.errors import BadInput, Failed
+from warpwright.evaluation import dice, mean_over_labels
+from warpwright.geometry import Grid, Image
+from warpwright.io import write_image
+from warpwright.layers import FullSize
+from warpwright.methods import Model
+from warpwright.networks import FCNSS, VoxelMorph
+from warpwright.product.model_folder import read_model
+from warpwright.sampling import warp_labels
+from warpwright.schemes import SGD, Adam, Plain
+from warpwright.training import Training, Validation, run, train, trial
+from warpwright.training.checkpoint import read_checkpoint
+from warpwright.training.processes import Processes
+from warpwright.training.stream import Stream, prepared
+from warpwright.training.validate import deciding, validate
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Tables of images with labels and landmarks, by number of axes."""
+    return {dim: write_cohort(tmp_path_factory.mktemp(f"cohort{dim}"), dim, points=True) for dim in (2, 3)}
+
+
+def sentence_of(error: type[Exception], call: Callable[[], Any]) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- what a run leaves behind
+
+
+@pytest.fixture(scope="module", params=(2, 3), ids=("2d", "3d"))
+def finished(request: pytest.FixtureRequest, tables, tmp_path_factory) -> tuple[Training, Path]:
+    """A run of four steps with everything in its loss, that is looked at after every other step."""
+    dim = request.param
+    plain = tiny(tables[dim], dim, validation=Validation(every=2, by="dice"), log_every=1, tensorboard=True)
+    loss = (*plain.model.loss, Overlap(labels=(1, 2)), LandmarkDistance(weight=0.01, threshold=3.0), InverseConsistency())
+    training = replace(plain, model=replace(plain.model, loss=loss))
+    output = tmp_path_factory.mktemp("finished") / "deep" / "run"
+    outcome = train(training, output)
+    assert (outcome.step, outcome.finished) == (4, True)
+    assert outcome.best == ("dice", max(row["dice"] for row in lines(output) if row["kind"] == "validation"))
+    return training, output
+
+
+def test_files_that_are_left(finished):
+    _, output = finished
+    found = {name for name in tree(output) if not name.startswith("tensorboard/")}
+    model = {f"model/{name}" for name in ("README.md", "model.json", "weights.safetensors")}
+    pictures = {"pictures/0000002.png", "pictures/0000004.png"}
+    assert found == {"training.json", "metrics.jsonl", "checkpoint.safetensors", *model, *pictures}
+    assert not [path for path in output.rglob(".*")]
+
+
+def test_settings_that_are_left(finished):
+    training, output = finished
+    assert from_mapping(Training, json.loads((output / "training.json").read_text())) == training
+
+
+def test_metrics(finished):
+    training, output = finished
+    rows = lines(output)
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("train", 1),
+        ("train", 2),
+        ("validation", 2),
+        ("train", 3),
+        ("train", 4),
+        ("validation", 4),
+    ]
+    terms = {"similarity": 1.0, "smoothness": 0.1, "overlap": 1.0, "landmarks": 0.01, "inverse": 1.0}
+    for row in rows:
+        assert all(math.isfinite(value) for name, value in row.items() if name != "kind")
+        if row["kind"] == "train":
+            assert set(row) == {"step", "kind", "loss", "gradient", "rate", *terms}
+            assert row["loss"] == pytest.approx(sum(weight * row[name] for name, weight in terms.items()), rel=1e-5)
+            assert row["rate"] == training.scheme.optimiser.rate
+        else:
+            assert set(row) == {"step", "kind", "loss", "folded_percent", "dice", "tre"}
+            assert 0 < row["dice"] < 1
+
+
+def test_the_model_is_the_one_of_the_best_validation_and_scores_what_the_card_says(finished):
+    training, output = finished
+    best = max((row for row in lines(output) if row["kind"] == "validation"), key=lambda row: row["dice"])
+    found = read_model(output / "model")
+    assert found.summary["step"] == best["step"]
+    assert found.summary["validation"] == {key: value for key, value in best.items() if key not in ("step", "kind")}
+    assert f"| dice | {best['dice']:.4f} |" in (output / "model" / "README.md").read_text()
+    cohort = read_cohort(training.data)
+    (pair,) = cohort.listed("validation")
+    batch = prepared(pair, Cases(training.data), training.model.preparation)
+    assert batch.fixed_labels is not None
+    assert batch.moving_labels is not None
+    with torch.no_grad():
+        field = found.model(batch.fixed, batch.moving).displacement
+    assert mean_over_labels(dice(batch.fixed_labels, warp_labels(batch.moving_labels, field))) == best["dice"]
+
+
+def test_a_checkpoint_holds_the_weights_of_the_end(finished):
+    _, output = finished
+    found = read_checkpoint(output / "checkpoint.safetensors")
+    assert (found.step, found.processes, list(found.recent)) == (4, 1, [])
+    last = lines(output)[-1]
+    weights = load_file(output / "model" / "weights.safetensors")
+    same = all(torch.equal(found.state[f"model.{name}"], value) for name, value in weights.items())
+    assert same == (read_model(output / "model").summary["step"] == last["step"])
+    assert {name.split(".")[-1] for name in found.state if name.startswith("optimiser.")} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_tensorboard_has_the_figures_of_the_log(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, output = finished
+    board = EventAccumulator(str(output / "tensorboard"))
+    board.Reload()
+    for row in lines(output):
+        for name in set(row) - {"step", "kind"}:
+            seen = {scalar.step: scalar.value for scalar in board.Scalars(f"{row['kind']}/{name}")}
+            assert seen[row["step"]] == pytest.approx(row[name], rel=1e-6, abs=1e-30)
+
+
+def test_the_same_training_gives_the_same_bytes_and_another_seed_others(tables, tmp_path):
+    training = tiny(tables[2], 2)
+    for name in "ab":
+        train(training, tmp_path / name)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    torch.manual_seed(9)  # not what a run depends on
+    before = torch.get_rng_state()
+    train(replace(training, seed=1), tmp_path / "c")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert lines(tmp_path / "c")[0]["loss"] != lines(tmp_path / "a")[0]["loss"]
+
+
+def test_training_makes_the_loss_less(tables, tmp_path):
+    plain = tiny(tables[2], 2)
+    scheme = Plain(optimiser=Adam(rate=1e-2))
+    train(replace(plain, scheme=scheme, steps=60, log_every=20, validation=Validation(every=60)), tmp_path / "run")
+    losses = [row["loss"] for row in lines(tmp_path / "run") if row["kind"] == "train"]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+# ---- which model is kept
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, figures: list[dict[str, float]]) -> None:
+    """Validations that find what the test wants, and no pictures."""
+    coming = iter(figures)
+    monkeypatch.setattr(run, "validate", lambda *_: next(coming))
+    monkeypatch.setattr(run, "draw_sample", lambda *_: None)
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("by", "figures", "step", "best"),
+    [
+        ("auto", [{"dice": 0.3, "loss": 1.0}, {"dice": 0.6, "loss": 3.0}, {"dice": 0.5, "loss": 0.1}], 2, ("dice", 0.6)),
+        ("dice", [{"dice": 0.6}, {"dice": 0.6}, {"dice": 0.6}], 1, ("dice", 0.6)),
+        ("tre", [{"tre": 3.0, "dice": 0.1}, {"tre": 4.0, "dice": 0.9}, {"tre": 2.0, "dice": 0.1}], 3, ("tre", 2.0)),
+        ("loss", [{"loss": -1.0}, {"loss": -3.0}, {"loss": -2.0}], 2, ("loss", -3.0)),
+        ("dice", [{"dice": NAN}, {"dice": 0.2}, {"dice": NAN}], 2, ("dice", 0.2)),
+        ("dice", [{"dice": NAN}, {"loss": 0.2}, {"dice": NAN}], 3, None),
+    ],
+)
+def test_the_best_model_is_chosen_by_the_figure_that_was_asked_for(by, figures, step, best, tables, tmp_path, monkeypatch):
+    scripted(monkeypatch, figures)
+    training = tiny(tables[2], 2, steps=3, validation=Validation(every=1, by=by), checkpoint_every=1)
+    assert train(training, tmp_path / "run").best == best
+    assert read_model(tmp_path / "run" / "model").summary["step"] == step
+
+
+def test_the_best_figure_is_remembered_by_a_run_that_goes_on(tables, tmp_path, monkeypatch):
+    scripted(monkeypatch, [{"dice": 0.5}, {"dice": 0.4}, {"dice": 0.45}])
+    training = tiny(tables[2], 2, steps=3, validation=Validation(every=1), checkpoint_every=1, log_every=1)
+    assert not train(training, tmp_path / "run", listen=at("validation", 1, stopping)).finished
+    assert train(training, tmp_path / "run", resume=True).best == ("dice", 0.5)
+    assert read_model(tmp_path / "run" / "model").summary["step"] == 1
+    again = train(training, tmp_path / "run", resume=True)  # nothing is left to do
+    assert (again.step, again.finished, again.best) == (3, True, ("dice", 0.5))
+
+
+def test_auto_takes_what_the_files_allow(tmp_path):
+    data = {}
+    for name, what in {"both": (True, True), "points": (False, True), "none": (False, False)}.items():
+        (tmp_path / name).mkdir()
+        data[name] = Data(manifest=write_cohort(tmp_path / name, 2, labels=what[0], points=what[1]), space="ras")
+    pairs = {name: read_cohort(one).listed("validation") for name, one in data.items()}
+    assert [deciding("auto", pairs[name]) for name in ("both", "points", "none")] == ["dice", "tre", "loss"]
+    assert deciding("auto", ()) == "loss"
+    assert deciding("tre", pairs["both"]) == "tre"
+    for by, name in (("dice", "points"), ("tre", "none")):
+        assert f"validation.by = '{by}'" in sentence_of(BadInput, lambda by=by, name=name: deciding(by, pairs[name]))
+    training = tiny(tmp_path / "none" / "table.csv", 2, validation=Validation(by="dice"))
+    assert "labels of both images" in sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_validation_the_last_weights_are_kept(tmp_path):
+    table = write_cohort(tmp_path, 2, labels=False)
+    table.unlink()
+    training = replace(tiny(table, 2), data=Data(images=tmp_path))
+    tmp_path = tmp_path / "out"
+    outcome = train(training, tmp_path / "run")
+    assert (outcome.finished, outcome.best) == (True, None)
+    state = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").state
+    own = read_model(tmp_path / "run" / "model").model.state_dict()
+    assert all(torch.equal(state[f"model.{name}"], value) for name, value in own.items())
+    assert "no validation pairs" in (tmp_path / "run" / "model" / "README.md").read_text()
+    assert not (tmp_path / "run" / "pictures").exists()
+
+
+def test_a_loss_of_labels_alone_is_validated_without_labels(tmp_path):
+    table = write_cohort(tmp_path, 2)  # id, image, split, labels
+    rows = [row.rsplit(",", 1)[0] + "," if ",validation," in row else row for row in table.read_text().splitlines()]
+    table.write_text("\n".join(rows))
+    plain = tiny(table, 2, steps=1)
+    training = replace(plain, model=replace(plain.model, loss=(Overlap(labels=(1, 2)),)))
+    assert train(training, tmp_path / "run").best is None  # no figure could choose
+    (row,) = [row for row in lines(tmp_path / "run") if row["kind"] == "validation"]
+    assert set(row) == {"step", "kind", "folded_percent"}
+    assert read_model(tmp_path / "run" / "model").summary["step"] == 1
+
+
+def test_a_loss_that_wants_both_directions_is_validated_with_both(tables, tmp_path):
+    """A network that gives no inverse is asked for the swapped pair too, in training and in validation."""
+    plain = tiny(tables[2], 2, steps=1)
+    network = VoxelMorph(form="vm1", half_resolution=True, field="displacement", scale=0.25)
+    loss = (Images(similarity=LNCC(radius=1)), Smoothness(), InverseConsistency())
+    training = replace(plain, model=replace(plain.model, network=network, layers=(FullSize(),), loss=loss))
+    train(training, tmp_path / "run")
+    assert {row["kind"] for row in lines(tmp_path / "run")} == {"train", "validation"}
+
+
+def test_validation_leaves_the_model_as_it_was(tables):
+    training = rich(tables[2], 2)
+    model = Model(training.model)
+    model.train()
+    (pair,) = read_cohort(training.data).listed("validation")
+    batch = prepared(pair, Cases(training.data), training.model.preparation)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    one, two = validate(model, [batch]), validate(model, [batch, batch])
+    assert one == pytest.approx(two, rel=1e-6)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- arithmetic
+
+
+def weights_after(training: Training, output: Path) -> dict[str, torch.Tensor]:
+    train(training, output)
+    state = read_checkpoint(output / "checkpoint.safetensors").state
+    return {name: value for name, value in state.items() if name.startswith("model.")}
+
+
+def test_accumulated_batches_are_one_large_batch(tables, tmp_path):
+    plain = tiny(tables[2], 2, precision="float64", scheme=Plain(optimiser=SGD(rate=0.5, momentum=0.9)))
+    one = weights_after(replace(plain, batch=4), tmp_path / "one")
+    other = weights_after(replace(plain, batch=2, accumulate=2), tmp_path / "other")
+    third = weights_after(replace(plain, batch=1, accumulate=4), tmp_path / "third")
+    assert next(iter(one.values())).dtype == torch.float64
+    fresh = Model(plain.model)
+    assert max(float((value - fresh.state_dict()[k[6:]]).abs().max()) for k, value in one.items()) > 1e-2  # it did learn
+    for found in (other, third):
+        assert max(float((found[name] - value).abs().max()) for name, value in one.items()) < 1e-12
+    losses = [[row["loss"] for row in lines(tmp_path / name)] for name in ("one", "other", "third")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-9)
+
+
+@pytest.mark.parametrize("network", [VoxelMorph(form="vm2", half_resolution=True, scale=0.25), FCNSS()], ids=("plain", "norms"))
+def test_saving_memory_changes_no_byte(network, tables, tmp_path):
+    plain = tiny(tables[2], 2, steps=2)
+    layers = plain.model.layers if isinstance(network, VoxelMorph) else (FullSize(),)
+    loss = plain.model.loss if isinstance(network, VoxelMorph) else (*plain.model.loss[:1], Smoothness(weight=0.1))
+    training = replace(plain, model=replace(plain.model, network=network, layers=layers, loss=loss))
+    for name, saving in (("a", False), ("b", True)):
+        train(replace(training, save_memory=saving), tmp_path / name)
+    for name in ("model/weights.safetensors", "model/model.json", "metrics.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    states = [read_checkpoint(tmp_path / name / "checkpoint.safetensors").state for name in "ab"]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_bfloat16_trains_with_weights_of_float32(tables, tmp_path):
+    training = rich(tables[3], 3, precision="bfloat16", steps=4)
+    state = weights_after(training, tmp_path / "run")
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    full = weights_after(replace(training, precision="float32"), tmp_path / "full")
+    assert any(not torch.equal(value, full[name]) for name, value in state.items())
+    losses = [[row["loss"] for row in lines(tmp_path / name)] for name in ("run", "full")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)  # eight bits of precision
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tables):
+    """By hand: mean <- mean + (1 - d) (weights - mean) with d = min(decay, (1 + n) / (10 + n)), n steps done before."""
+    plain = tiny(tables[2], 2)
+    model = Model(plain.model)
+    scheme = Plain(optimiser=SGD(rate=0.5), average=0.2).build(model, 4)
+    stream = stream_of(plain)
+    mean = {name: value.clone().double() for name, value in model.named_parameters()}
+    for number in range(4):
+        scheme.step(number, stream.step(number, Processes()), lambda _: None)
+        decay = min(0.2, (1 + number) / (10 + number))
+        for name, value in model.named_parameters():
+            mean[name] += (1 - decay) * (value.detach().double() - mean[name])
+    for name, value in scheme.kept.named_parameters():
+        assert torch.allclose(value.double(), mean[name], atol=1e-7)
+    assert any(not torch.equal(a, b) for a, b in zip(scheme.kept.parameters(), model.parameters(), strict=True))
+
+
+def test_gradients_are_clipped(tables, tmp_path):
+    """One step of plain descent moves the weights by the rate times the clipped norm."""
+    rate, clip = 0.5, 1e-3
+    plain = tiny(tables[2], 2, steps=1, precision="float64", log_every=1)
+    own = weights_after(replace(plain, scheme=Plain(optimiser=SGD(rate=rate), clip=clip)), tmp_path / "run")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plain.seed)
+        fresh = Model(plain.model).double().state_dict()
+    moved = math.sqrt(sum(float((value - fresh[name[6:]]).square().sum()) for name, value in own.items()))
+    assert lines(tmp_path / "run")[0]["gradient"] > 2 * clip
+    assert moved == pytest.approx(rate * clip, rel=1e-2)  # torch adds 1e-6 to the norm
+
+
+# ---- the pairs
+
+
+def stream_of(training: Training) -> Stream:
+    return Stream(
+        cohort=read_cohort(training.data),
+        cases=Cases(training.data),
+        preparation=training.model.preparation,
+        augmentation=training.augmentation,
+        seed=training.seed,
+        batch=training.batch,
+        accumulate=training.accumulate,
+    )
+
+
+def test_a_pair_depends_on_the_seed_and_its_number_alone(tables):
+    training = rich(tables[2], 2)
+    one, two = stream_of(training), stream_of(training)
+    pairs = [one.pair(n) for n in range(6)]
+    for n in (5, 2, 0):
+        again = two.pair(n)
+        assert again.names == pairs[n].names
+        assert torch.equal(again.fixed, pairs[n].fixed)
+        assert torch.equal(again.moving, pairs[n].moving)
+    assert len({float(pair.fixed.sum()) for pair in pairs}) == 6
+    other = stream_of(replace(training, seed=6)).pair(0)
+    assert not torch.equal(other.fixed, pairs[0].fixed)
+
+
+def test_processes_share_the_stream_without_gap_or_overlap(tables):
+    training = tiny(tables[2], 2, batch=2, accumulate=3)
+    stream = stream_of(training)
+    expected = [stream.pair(n).names[0] for n in range(36)]
+    found = [
+        name
+        for step in range(3)
+        for rank in range(2)
+        for batch in stream.step(step, Processes(rank, 2))
+        for name in batch.names
+    ]
+    assert found == expected
+    assert len(list(stream.steps(1, 3, Processes()))) == 2
+    assert list(stream.steps(3, 3, Processes())) == []
+
+
+# ---- what goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_with_step_pairs_and_checkpoint(tables, tmp_path):
+    training = tiny(tables[2], 2, scheme=Plain(optimiser=SGD(rate=1e30)), steps=9, checkpoint_every=1, batch=2)
+    sentence = sentence_of(Failed, lambda: train(training, tmp_path / "run"))
+    step = int(sentence.split(":")[0].removeprefix("step "))
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    names = [stream_of(training).pair(2 * (step - 1) + k).names[0] for k in (0, 1)]
+    assert f"(pairs {names[0]}, {names[1]})" in sentence
+    assert f"the last good checkpoint is {checkpoint}" in sentence
+    found = read_checkpoint(checkpoint)
+    assert found.step == step - 1
+    assert all(bool(value.isfinite().all()) for value in found.state.values())
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(tables, tmp_path, monkeypatch):
+    """The loss of the step is finite still, and the weights would be NaN after it."""
+    from warpwright.schemes import plain as module
+
+    real, calls = module.batch_loss, []
+
+    def spoilt(model: Model, *rest: Any) -> Any:
+        losses = real(model, *rest)
+        calls.append(1)
+        return losses if len(calls) < 3 else replace(losses, total=losses.total + (0 * next(model.parameters()).sum()).sqrt())
+
+    monkeypatch.setattr(module, "batch_loss", spoilt)
+    training = tiny(tables[2], 2, checkpoint_every=1)
+    sentence = sentence_of(Failed, lambda: train(training, tmp_path / "run"))
+    assert sentence.startswith("step 3: the norm of the gradient is nan (pairs ")
+    found = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    assert found.step == 2
+    assert all(bool(value.isfinite().all()) for value in found.state.values())
+
+
+def test_a_loss_that_is_no_number_at_once_leaves_nothing(tables, tmp_path, monkeypatch):
+    from warpwright.schemes import plain as module
+
+    real = module.batch_loss
+    monkeypatch.setattr(module, "batch_loss", lambda *a: replace(real(*a), total=real(*a).total * math.nan))
+    sentence = sentence_of(Failed, lambda: train(tiny(tables[2], 2), tmp_path / "run"))
+    assert "step 1: the loss is nan" in sentence
+    assert "there is no checkpoint yet" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def other_shapes(folder: Path) -> Path:
+    """A table of images of two sizes."""
+    table = write_cohort(folder, 2)
+    rng = np.random.default_rng(0)
+    for number in (0, 2):
+        data = torch.from_numpy(rng.random((1, 11, 13))).float()
+        write_image(folder / f"image_{number}.nii.gz", Image(data, Grid.regular((11, 13), (1.0, 1.3))))
+    table.write_text("\n".join(line.rsplit(",", 1)[0] for line in table.read_text().splitlines()))  # without labels
+    return table
+
+
+BAD: dict[str, tuple[Callable[[dict[int, Path], Path], Training], list[str]]] = {
+    "axes": (lambda tables, _: tiny(tables[2], 3), ["2 axes and 1 channel(s)", "the model is for 3 and 1"]),
+    "channels": (
+        lambda tables, _: replace(tiny(tables[2], 2), model=replace(tiny(tables[2], 2).model, channels=2)),
+        ["2 axes and 1 channel(s)", "the model is for 2 and 2"],
+    ),
+    "shapes": (lambda _, folder: tiny(other_shapes(folder), 2, batch=4), ["one shape and spacing", "(11, 13)", "(12, 14)"]),
+    "flips": (lambda tables, _: tiny(tables[2], 2, augmentation=Augmentation(flips=(0.5,) * 3)), ["3 axes"]),
+    "spacing": (
+        lambda tables, _: replace(
+            tiny(tables[2], 2),
+            model=replace(
+                tiny(tables[2], 2).model, preparation=replace(tiny(tables[2], 2).model.preparation, spacing=(1.0,) * 3)
+            ),
+        ),
+        ["spacing", "3 axes"],
+    ),
+    "landmarks": (
+        lambda _, folder: replace(
+            tiny(write_cohort(folder, 2), 2), model=replace(tiny(folder, 2).model, loss=(LandmarkDistance(),))
+        ),
+        ["needs points of both images"],
+    ),
+    "layers": (
+        lambda tables, _: replace(tiny(tables[2], 2), model=replace(tiny(tables[2], 2).model, layers=(FullSize(),))),
+        ["Enlargement", "Velocity"],
+    ),
+    "nowhere": (lambda _, folder: tiny(folder / "none.csv", 2), ["none.csv"]),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_settings_that_cannot_work_leave_nothing_behind(what, tables, tmp_path):
+    make, words = BAD[what]
+    training = make(tables, tmp_path)
+    for call in (lambda: train(training, tmp_path / "run"), lambda: trial(training)):
+        sentence = sentence_of(BadInput, call)
+        assert all(word in sentence for word in words), sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_cannot_be_read_are_listed_at_once(tmp_path):
+    training = tiny(write_cohort(tmp_path, 2), 2)
+    for number in (1, 4):
+        (tmp_path / f"image_{number}.nii.gz").write_bytes(b"no")
+    (tmp_path / "labels_3.nii.gz").write_bytes(b"no")
+    sentence = sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
+    assert all(name in sentence for name in ("image_1.nii.gz", "image_4.nii.gz", "labels_3.nii.gz"))
+
+
+def test_a_trial_reports_and_writes_nothing(tables, tmp_path, monkeypatch, dim):
+    monkeypatch.chdir(tmp_path)
+    training = rich(tables[dim], dim, batch=2)
+    found = trial(training)
+    assert list(tmp_path.iterdir()) == []
+    assert (found["images"], found["validation_pairs"]) == (6, 1)
+    assert found["shape"] == [2, 1, *(12, 14, 10)[:dim]]
+    assert found["weights"] == sum(p.numel() for p in Model(training.model).parameters())
+    assert {"loss", "similarity", "prior", "overlap", "gradient", "rate"} == set(found["figures"])
+    assert found["seconds_step"] > 0
+    assert found["memory_gb"] > 0.01
