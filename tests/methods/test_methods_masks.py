@@ -15,7 +15,7 @@ from oracles.make import oblique
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.methods import Linear, Settings, TransformName, register_pair
-from warpwright.methods.levels import factors_for, level_factors, make_level, make_pair, normalise
+from warpwright.methods.levels import factors_for, level_factors, make_level, make_pair
 from warpwright.transforms import Affine, DisplacementField, displacement_on
 
 CPU = torch.device("cpu")
@@ -97,34 +97,6 @@ def test_linear_stages_obey_the_mask() -> None:
         found = register_pair(fixed, moving, settings, fixed_mask=Image(mask, grid)).forward
         middle = grid.to_world(torch.tensor([[(half.start + half.stop) / 2, 24.0]], dtype=torch.float64))
         torch.testing.assert_close(found(middle) - middle, torch.tensor([[0.0, shift * 1.3]]).double(), atol=0.15, rtol=0)
-
-
-def test_percentiles_of_the_mask(dim: int) -> None:
-    shape = (24, 20, 22)[:dim]
-    data = torch.cat([texture(shape, seed=1), 300 - 50 * texture(shape, seed=2)])
-    mask = _disc(shape)
-    counted = mask[0] > 0
-    got = normalise(data, Image(mask, Grid.regular(shape)))
-    for channel in range(2):
-        low, high = np.percentile(data[channel][counted], (0.5, 99.5))
-        expected = ((data[channel] - low) / (high - low)).clamp(0, 1)
-        torch.testing.assert_close(got[channel], expected, atol=1e-5, rtol=0)  # float32
-    everywhere = normalise(data)
-    assert not torch.allclose(everywhere, got, atol=0.01)
-    low, high = np.percentile(data[0], (0.5, 99.5))
-    torch.testing.assert_close(everywhere[0], ((data[0] - low) / (high - low)).clamp(0, 1), atol=1e-5, rtol=0)
-
-
-def test_rare_values_and_constants_are_normalised() -> None:
-    rare = torch.zeros(1, 30, 30)
-    rare[0, 10, 10] = 5.0  # both percentiles are zero
-    got = normalise(rare)
-    assert got[0, 10, 10] == 1
-    assert got.sum() == 1
-    assert not normalise(torch.full((1, 6, 7), 3.0)).any()
-    integers = torch.arange(30, dtype=torch.int16).reshape(1, 5, 6)
-    assert normalise(integers).dtype == torch.float32
-    assert normalise(integers).max() == 1
 
 
 def test_a_level_keeps_the_world(dim: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from warpwright.config import to_mapping
-from warpwright.data import Augmentation, Data
+from warpwright.data import Augmentation, Cases, Data, read_cohort
 from warpwright.energies.losses import Images, Overlap, Smoothness, VelocityPrior
 from warpwright.energies.similarity import MSE
 from warpwright.geometry import Grid, Image
@@ -25,6 +25,7 @@ from warpwright.methods import ModelSettings
 from warpwright.networks import VoxelMorph, VoxelMorphDiff
 from warpwright.schemes import Adam, Cosine, Plain
 from warpwright.training import Event, Training, Validation
+from warpwright.training.stream import Stream
 
 SPACING = (1.0, 1.3, 0.8)
 SPLITS = ("train", "train", "train", "train", "validation", "validation")
@@ -141,3 +142,16 @@ def at(kind: str, step: int, action: Callable[[], Any]) -> Callable[[Event], Non
 def stopping() -> None:
     """What a batch system does before it ends a process."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stream_of(training: Training) -> Stream:
+    """The pairs that a training sees."""
+    return Stream(
+        cohort=read_cohort(training.data),
+        cases=Cases(training.data),
+        preparation=training.model.preparation,
+        augmentation=training.augmentation,
+        seed=training.seed,
+        batch=training.batch,
+        accumulate=training.accumulate,
+    )

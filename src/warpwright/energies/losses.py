@@ -19,7 +19,9 @@ from warpwright.energies.prompts import SoftDice, label_channels, landmark_energ
 from warpwright.energies.regularity import AnyRegularity, Diffusion, mean_square
 from warpwright.energies.similarity import AnySimilarity
 from warpwright.errors import BadInput
+from warpwright.geometry import spatial
 from warpwright.networks import Displacement
+from warpwright.sampling import downsample, resize_displacement
 from warpwright.transforms import compose
 
 __all__ = [
@@ -61,12 +63,19 @@ class Images(Term):
 
     Args:
         similarity: how unlike two images are.
+        downsampling: compare at voxels so many times larger, where what lies farther apart pulls together; several terms make
+            a pyramid.
         coarser: weights of the fields of coarser heads, coarse to fine, which are compared in the same way.
     """
 
     name: ClassVar[str] = "similarity"
     similarity: AnySimilarity
+    downsampling: int = 1
     coarser: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.downsampling < 1:
+            raise BadInput(f"the image loss needs a downsampling of at least 1, got {self.downsampling}")
 
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
         levels = prediction.final.coarser
@@ -80,8 +89,15 @@ class Images(Term):
         return energy
 
     def _of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
-        similarity = self.similarity.for_spacing(batch.spacing)
-        return similarity.match(batch.fixed, batch.moving, displacement, None, batch.fixed_weight, batch.moving_weight)
+        fixed, moving = self._coarse(batch.fixed), self._coarse(batch.moving)
+        weights = (None if w is None else self._coarse(w) for w in (batch.fixed_weight, batch.moving_weight))
+        ones, factors = (1,) * len(batch.spacing), (self.downsampling,) * len(batch.spacing)
+        field = resize_displacement(displacement, ones, spatial(fixed), factors)
+        similarity = self.similarity.for_spacing(tuple(s * self.downsampling for s in batch.spacing))
+        return similarity.match(fixed, moving, field, None, *weights)
+
+    def _coarse(self, image: Tensor) -> Tensor:
+        return image if self.downsampling == 1 else downsample(image, (self.downsampling,) * (image.ndim - 2))
 
 
 @dataclass(frozen=True, kw_only=True)

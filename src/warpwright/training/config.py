@@ -19,7 +19,8 @@ def read_training(path: Path) -> Training:
         BadInput: the file cannot be read, holds an unknown key (the nearest known one is named), or a value out of range.
     """
     training = read_toml(path, Training)
-    return replace(training, data=_anchored(training.data, path.parent))
+    weights = None if training.weights is None else path.parent / training.weights
+    return replace(training, data=_anchored(training.data, path.parent), weights=weights)
 
 
 def _anchored(data: Data, folder: Path) -> Data:

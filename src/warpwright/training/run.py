@@ -23,7 +23,7 @@ from warpwright.errors import BadInput, Failed
 from warpwright.io.atomic import last_line, replacing
 from warpwright.methods import Model
 from warpwright.networks import save_memory
-from warpwright.product.model_folder import write_model
+from warpwright.product.model_folder import load_weights, read_model, write_model
 from warpwright.product.resources import peak_memory
 from warpwright.schemes import Scheme
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -38,7 +38,7 @@ __all__ = ["Event", "Outcome", "train", "trial"]
 
 CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "training.json"
 MODEL, PICTURES, EVENTS = "model", "pictures", "tensorboard"
-MAY_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "card")  # between a run and its resumption
+MAY_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "card", "weights")  # between a run and its resumption
 PLACES = ("manifest", "images", "labels", "cache_gb")  # of the data, which may have been moved
 
 
@@ -159,7 +159,11 @@ class _Run:
         settings = training.model
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
         with drawing_from(training.seed, device):
-            model = Model(settings).to(device, self.dtype)
+            model = Model(settings)
+        if training.weights is not None:
+            folder = read_model(training.weights)
+            load_weights(model, folder.model.state_dict(), str(folder.path))
+        model = model.to(device, self.dtype)
         save_memory(model, training.save_memory)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.scheme: Scheme = training.scheme.build(

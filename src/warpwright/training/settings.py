@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from warpwright.data import Augmentation, Data
@@ -61,6 +62,7 @@ class Training:
     Args:
         data: images and how they are paired.
         model: network, layers, preparation, loss.
+        weights: model folder whose weights the network begins with; None for fresh ones.
         scheme: who owns the optimiser and the step.
         augmentation: random changes of the training pairs.
         validation: when to look, and what chooses the best model.
@@ -78,6 +80,7 @@ class Training:
 
     data: Data
     model: ModelSettings = ModelSettings()
+    weights: Path | None = None
     scheme: AnyScheme = Plain()
     augmentation: Augmentation = Augmentation()
     validation: Validation = Validation()

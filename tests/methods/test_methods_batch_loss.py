@@ -1,0 +1,92 @@
+"""The loss of a batch: directions, autocast, predictions both ways."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from methods_models import MEAN_SQUARES, batch_of, lively, morph
+
+from warpwright.energies.losses import Images, InverseConsistency, pair_loss
+from warpwright.energies.similarity import MSE
+from warpwright.errors import BadInput
+from warpwright.layers import FullSize
+from warpwright.methods import batch_loss, predict_both
+from warpwright.methods.direct import predicted
+from warpwright.networks import FCNSS, VoxelMorph
+
+
+def test_the_loss_of_one_direction(dim: int) -> None:
+    model, batch = lively(morph(dim, directions="forward")), batch_of(dim)
+    found = batch_loss(model, batch)
+    total, parts = pair_loss(MEAN_SQUARES, batch, model(batch.fixed, batch.moving))
+    assert torch.equal(found.total, total)
+    assert found.total.requires_grad
+    assert {name: value.tolist() for name, value in found.parts.items()} == {n: v.tolist() for n, v in parts.items()}
+    assert not any(value.requires_grad for value in found.parts.values())
+
+
+def test_the_loss_of_both_directions(dim: int) -> None:
+    """The mean of the loss of the map and of its inverse on the swapped pair."""
+    model, batch = lively(morph(dim)), batch_of(dim)
+    found = batch_loss(model, batch)
+    there = model(batch.fixed, batch.moving)
+    back = there.reversed()
+    assert back is not None
+    losses = [pair_loss(MEAN_SQUARES, *p) for p in ((batch, there), (batch.swapped(), back))]
+    torch.testing.assert_close(found.total, (losses[0][0] + losses[1][0]) / 2)
+    assert list(found.parts) == ["similarity", "smoothness"]
+    for name, value in found.parts.items():
+        torch.testing.assert_close(value, (losses[0][1][name] + losses[1][1][name]) / 2)
+
+
+def test_without_an_inverse_the_network_is_asked_twice(dim: int) -> None:
+    """Then each answer is the inverse of the other, and the loss knows no direction."""
+    loss = (Images(similarity=MSE()), InverseConsistency(weight=0.1))
+    network = VoxelMorph(form="vm1", scale=0.25, field="displacement")
+    model = lively(morph(dim, network=network, layers=(FullSize(),), loss=loss)).double()
+    batch = batch_of(dim, torch.float64)
+    there, back = predict_both(model, batch)
+    assert torch.equal(there.displacement, model(batch.fixed, batch.moving).displacement)
+    assert torch.equal(back.displacement, model(batch.moving, batch.fixed).displacement)
+    assert there.inverse is back.displacement
+    assert back.inverse is there.displacement
+    assert there.displacement.abs().max() > 0.1
+    one, two = batch_loss(model, batch), batch_loss(model, batch.swapped())
+    torch.testing.assert_close(one.total, two.total, rtol=1e-12, atol=0)
+    with pytest.raises(BadInput, match="needs a model that gives both directions"):
+        batch_loss(morph(dim, network=network, layers=(FullSize(),), loss=loss, directions="forward"), batch_of(dim))
+
+
+@pytest.mark.parametrize("directions", ["forward", "both"])
+def test_autocast_ends_at_the_network(dim: int, directions: Any) -> None:
+    """It computes in bfloat16; its field, the layers behind it and the loss do not."""
+    model, batch = lively(morph(dim, directions=directions)), batch_of(dim)
+    kinds: list[tuple[torch.dtype, ...]] = []
+    model.network.register_forward_hook(lambda *call: kinds.append((call[-1].values.dtype,)))
+    model.pipeline.register_forward_hook(lambda *call: kinds.append(tuple(e.values.dtype for e in call[-1])))
+    found = batch_loss(model, batch, torch.bfloat16)
+    assert kinds == [(torch.bfloat16,), (torch.float32,) * 3]
+    assert found.total.dtype == torch.float32
+    found.total.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    full = batch_loss(model, batch)
+    assert kinds[2] == (torch.float32,)
+    torch.testing.assert_close(found.total, full.total, rtol=0.05, atol=0)  # eight bits
+    assert not torch.equal(found.total, full.total)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # also where a caller has it on
+        assert predicted(model, batch).displacement.dtype == torch.float32
+
+
+def test_a_prediction_is_made_in_evaluation_mode(dim: int) -> None:
+    model, batch = morph(dim, network=FCNSS(), layers=(FullSize(),), loss=(Images(similarity=MSE()),)).train(), batch_of(dim)
+    model.network.eval()
+    modes = [m.training for m in model.modules()]
+    first = predicted(model, batch)
+    assert not first.displacement.requires_grad
+    assert [m.training for m in model.modules()] == modes
+    one = predicted(model, replace(batch, fixed=batch.fixed[:1], moving=batch.moving[:1]))
+    torch.testing.assert_close(one.displacement[0], first.displacement[0], atol=1e-5, rtol=0)  # no statistics of the batch
+    assert [level.factors for level in first.final.coarser] == [(1,) * dim] * 2

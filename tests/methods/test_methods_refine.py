@@ -1,0 +1,120 @@
+"""Refinement of a model for one pair: it lowers the loss, and leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from methods_models import MEAN_SQUARES, batch_of, morph
+from methods_pairs import warped_pair
+from torch import nn
+
+from warpwright.energies.losses import Images, LandmarkDistance, Overlap
+from warpwright.energies.similarity import MSE
+from warpwright.errors import BadInput, Failed
+from warpwright.geometry import Image
+from warpwright.layers import FullSize
+from warpwright.methods import Model, ModelSettings, Progress, Refinement, batch_loss, refined, register_direct
+from warpwright.networks import FCNSS, TallUNet
+
+
+def smooth_pair(dim: int, size: float = 1.5) -> tuple[Image, Image]:
+    return warped_pair((24, 20, 14)[:dim], size)[:2]
+
+
+def test_refinement_lowers_the_loss(dim: int) -> None:
+    model, told = morph(dim), list[Progress]()
+    plain = register_direct(model, *smooth_pair(dim))
+    found = register_direct(model, *smooth_pair(dim), refinement=Refinement(steps=25, rate=1e-2), progress=told.append)
+    first, second = found.stages
+    assert (first.name, first.steps, second.name) == ("refine weights", 25, "network")
+    assert first.energy_end < 0.7 * first.energy_start
+    assert second.energy_end == found.energy_after < 0.7 * plain.energy_after
+    assert [p.step for p in told] == list(range(25))
+    assert {(p.stage, p.steps) for p in told} == {("refine weights", 25)}
+    assert (told[0].energy, told[-1].energy) == (first.energy_start, first.energy_end)
+    assert found.inverse_residual < 0.2
+    assert len(plain.stages) == 1
+
+
+@pytest.mark.parametrize("architecture", [FCNSS(), TallUNet(scale=1 / 16)], ids=("fcn-ss", "tall u-net"))
+def test_nothing_is_left_of_a_registration(dim: int, architecture: Any) -> None:
+    """Weights, running statistics, modes, gradients: bit for bit what they were."""
+    torch.manual_seed(1)
+    model = Model(ModelSettings(dim=dim, network=architecture, layers=(FullSize(),), loss=(Images(similarity=MSE()),))).train()
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))]
+    assert norms
+    norms[0].eval()  # a part that was frozen
+    next(model.parameters()).requires_grad_(False)
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    flags = [p.requires_grad for p in model.parameters()]
+    told: list[float] = []
+    refinement = Refinement(steps=3, rate=1e-2)
+    found = register_direct(model, *smooth_pair(dim), refinement=refinement, progress=lambda p: told.append(p.energy))
+    assert len(set(told)) == 3
+    assert math.isfinite(found.energy_after)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [m.training for m in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_pairs_do_not_remember_one_another(dim: int) -> None:
+    model = morph(dim, network=FCNSS(), layers=(FullSize(),), loss=(Images(similarity=MSE()),)).train()
+    pairs = [smooth_pair(dim), smooth_pair(dim, -0.8)]
+    refinement = Refinement(steps=2, rate=1e-2)
+    found = {}
+    for order in ((0, 1), (1, 0)):
+        for k in order:
+            points = pairs[k][0].grid.to_world(3 + 5 * torch.rand(20, dim, generator=torch.Generator().manual_seed(1)).double())
+            result = register_direct(model, *pairs[k], refinement=refinement)
+            found[order, k] = (result.forward(points), result.energy_after, result.stages[0].energy_end)
+    for k in (0, 1):
+        one, two = found[(0, 1), k], found[(1, 0), k]
+        assert torch.equal(one[0], two[0])
+        assert one[1:] == two[1:]
+
+
+def test_terms_that_need_labels_are_left_out(dim: int) -> None:
+    known = (Overlap(labels=(1, 2), weight=3.0), LandmarkDistance())
+    energies = []
+    for loss in (MEAN_SQUARES, (*known, *MEAN_SQUARES)):
+        told: list[float] = []
+        model = morph(dim, loss=loss)
+        register_direct(model, *smooth_pair(dim), refinement=Refinement(steps=2), progress=lambda p, t=told: t.append(p.energy))
+        energies.append(told)
+        assert model.settings.loss == loss
+    assert energies[0] == energies[1]
+    with pytest.raises(BadInput, match="trained on labels or landmarks alone, so there is nothing to refine it by"):
+        register_direct(morph(dim, loss=known), *smooth_pair(dim), refinement=Refinement(steps=1))
+    register_direct(morph(dim, loss=known), *smooth_pair(dim))  # as it is
+
+
+def test_refinement_that_diverges_fails(dim: int) -> None:
+    model = morph(dim)
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    with pytest.raises(Failed, match="refinement: the loss is nan at step 0"):
+        register_direct(model, *smooth_pair(dim), refinement=Refinement(steps=1))
+
+
+def test_a_refined_model_is_a_copy(dim: int) -> None:
+    model, batch = morph(dim), batch_of(dim)
+    found, stage = refined(model, batch, Refinement(steps=4, rate=1e-2))
+    assert found is not model
+    assert not found.training
+    assert not any(p.requires_grad for p in found.parameters())
+    assert float(batch_loss(found, batch).total.mean()) < stage.energy_start
+    same = refined(model, batch, Refinement(steps=4, rate=1e-2))[0]
+    for one, two in zip(found.parameters(), same.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"rate": 0.0}, {"rate": math.nan}])
+def test_bad_refinements_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="refinement needs steps >= 0 and a rate above 0, got"):
+        Refinement(**settings)

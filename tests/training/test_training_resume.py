@@ -1,0 +1,381 @@
+"""What was interrupted, at whatever moment, ends with the same bytes as a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from oracles.cohort import at, lines, rich, stopping, tree, write_cohort, write_settings
+from warpwright.data import Data
+from warpwright.errors import BadInput, Failed
+from warpwright.networks import VoxelMorphDiff
+from warpwright.product.model_folder import packed, read_model
+from warpwright.schemes import Adam, AdamW, Plain
+from warpwright.training import Card, Training, Validation, run, train
+from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+PROGRAM = "import sys; from warpwright.cli.main import main; sys.exit(main())"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Interrupted(Exception):
+    """A process that ends in the middle of something."""
+
+
+def breaking() -> None:
+    raise Interrupted
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Tables of images with labels, by number of axes."""
+    return {dim: write_cohort(tmp_path_factory.mktemp(f"cohort{dim}"), dim) for dim in (2, 3)}
+
+
+@pytest.fixture(scope="module", params=(2, 3), ids=("2d", "3d"))
+def whole(request: pytest.FixtureRequest, tables, tmp_path_factory) -> tuple[Training, dict[str, bytes]]:
+    """A rich run that nobody disturbs, and all files that it leaves."""
+    training = rich(tables[request.param], request.param)
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert train(training, output).finished
+    return training, tree(output)
+
+
+def same_tensors(found: bytes, expected: bytes) -> None:
+    ours, theirs = load(found), load(expected)
+    assert set(ours) == set(theirs)
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def same(output: Path, expected: dict[str, bytes]) -> None:
+    """Every file, to the byte; first, tensor by tensor, those that matter most."""
+    found = tree(output)
+    assert set(found) == set(expected)
+    for name in (CHECKPOINT, "model/weights.safetensors"):
+        same_tensors(found[name], expected[name])
+    assert [name for name in found if found[name] != expected[name]] == []
+    steps = [(row["kind"], row["step"]) for row in lines(output)]
+    assert len(set(steps)) == len(steps)
+
+
+def test_a_run_holds_what_it_should_for_this_test_to_mean_something(whole):
+    training, files = whole
+    state = load(files[CHECKPOINT])
+    kinds = {name.split(".")[0] for name in state} | {name.split(".")[-1] for name in state if name.startswith("opt")}
+    assert kinds == {"model", "kept", "optimiser", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+    assert any(not torch.equal(state[f"kept.{n[6:]}"], v) for n, v in state.items() if n.startswith("model."))
+    kept = {f"kept.{name}": value for name, value in load(files["model/weights.safetensors"]).items()}
+    assert training.validation.every < training.steps
+    assert set(kept) == {name for name in state if name.startswith("kept.")}
+
+
+INTERRUPTIONS = {
+    "stopped at a line of the log": at("train", 3, stopping),
+    "stopped at a validation": at("validation", 5, stopping),
+    "broken at a line of the log": at("train", 3, breaking),
+    "broken at a validation": at("validation", 5, breaking),
+    "broken at the end": at("train", 7, breaking),
+}
+
+
+@pytest.mark.parametrize("how", INTERRUPTIONS)
+def test_interrupted_once(how, whole, tmp_path):
+    training, expected = whole
+    if how.startswith("stopped"):
+        assert not train(training, tmp_path / "run", listen=INTERRUPTIONS[how]).finished
+    else:
+        with pytest.raises(Interrupted):
+            train(training, tmp_path / "run", listen=INTERRUPTIONS[how])
+    assert train(training, tmp_path / "run", resume=True).finished
+    same(tmp_path / "run", expected)
+    train(training, tmp_path / "run", resume=True)  # once more, with nothing left to do
+    same(tmp_path / "run", expected)
+
+
+def test_stopped_after_every_step(whole, tmp_path, monkeypatch):
+    @contextmanager
+    def told_at_once() -> Iterator[Callable[[], bool]]:
+        yield lambda: True
+
+    training, expected = whole
+    monkeypatch.setattr(run, "told_to_stop", told_at_once)
+    for step in range(1, training.steps + 1):
+        outcome = train(training, tmp_path / "run", resume=step > 1)
+        assert (outcome.step, outcome.finished) == (step, step == training.steps)
+        assert read_checkpoint(tmp_path / "run" / CHECKPOINT).step == step
+    same(tmp_path / "run", expected)
+
+
+def test_handlers_of_signals_are_put_back(tables, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    train(rich(tables[2], 2, steps=1), tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_broken_before_the_first_checkpoint(whole, tmp_path):
+    """Such a run begins again, also with other settings; a folder that no run has begun in is refused."""
+    training, expected = whole
+    late = replace(training, checkpoint_every=100)
+    with pytest.raises(Interrupted):
+        train(replace(late, seed=1), tmp_path / "run", listen=at("train", 3, breaking))
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    assert train(late, tmp_path / "run", resume=True).finished
+    found = tree(tmp_path / "run")
+    same_tensors(found[CHECKPOINT], expected[CHECKPOINT])
+    other = (CHECKPOINT, "training.json")  # which hold checkpoint_every
+    assert {k: v for k, v in found.items() if k not in other} == {k: v for k, v in expected.items() if k not in other}
+    with pytest.raises(BadInput, match="expected the checkpoint of an earlier run"):
+        train(training, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_may_change_between_a_run_and_its_resumption(tables, tmp_path):
+    training = rich(tables[2], 2)
+    train(training, tmp_path / "run", listen=at("train", 3, stopping))
+    moved = tables[2].parent.parent / "moved"
+    tables[2].parent.rename(moved)
+    try:
+        data = replace(training.data, manifest=moved / "table.csv", cache_gb=0.0)
+        changed = replace(training, data=data, log_every=2, checkpoint_every=3, card=Card(title="Another"))
+        assert train(changed, tmp_path / "run", resume=True).finished
+    finally:
+        moved.rename(tables[2].parent)
+    assert [row["step"] for row in lines(tmp_path / "run") if row["kind"] == "train"] == [3, 4, 6, 7]
+    assert (tmp_path / "run" / "model" / "README.md").read_text().startswith("# Another")
+
+
+def test_tensorboard_forgets_what_was_not_checkpointed_and_nothing_else(tables, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training = rich(tables[2], 2, tensorboard=True, log_every=1, checkpoint_every=2)
+    with pytest.raises(Interrupted):
+        train(training, tmp_path / "run", listen=at("train", 3, breaking))
+    time.sleep(1.1)  # names of event files differ by the second, and are read in their order
+    train(training, tmp_path / "run", resume=True)
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == list(range(1, 8))
+
+
+# ---- in a process of its own
+
+
+def program(settings: str, output: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, "train", settings, "--output", str(output), "--threads", "1"]
+    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 300
+    while not found():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_killed_and_terminated_at_random_moments(tables, tmp_path):
+    """kill -9, then SIGTERM, then left alone: all in real processes, against a run of this one."""
+    rng = np.random.default_rng(7)
+    training = rich(tables[2], 2, steps=400, log_every=5, checkpoint_every=3, validation=Validation(every=400))
+    settings, output = write_settings(tmp_path / "t.json", training), tmp_path / "run"
+
+    killed = program(settings, output)
+    wait_for((output / "training.json").exists, killed)
+    time.sleep(rng.uniform(0, 0.5))
+    killed.kill()
+    assert killed.communicate()[0] == ""
+    assert killed.returncode == -signal.SIGKILL
+    begun = (output / CHECKPOINT).exists()
+    step = read_checkpoint(output / CHECKPOINT).step if begun else 0
+    assert step < 400
+
+    told = program(settings, output, "--resume", "--json")
+    wait_for(lambda: (output / CHECKPOINT).exists() and read_checkpoint(output / CHECKPOINT).step > step + 6, told)
+    told.send_signal(signal.SIGTERM)
+    out, err = told.communicate(timeout=300)
+    assert told.returncode == 0, err
+    assert '"finished": false' in out
+    stopped = read_checkpoint(output / CHECKPOINT).step
+    assert step + 6 < stopped < 400
+    assert f'"step": {stopped}' in out
+
+    assert train(training, output, resume=True).finished
+    train(training, tmp_path / "whole")
+    same(output, tree(tmp_path / "whole"))
+
+
+# ---- a checkpoint that cannot be written, or taken up
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
+    training, expected = whole
+    output, real, before = tmp_path / "run", Path.write_bytes, {}
+
+    def full(path: Path, data: bytes) -> int:
+        if path.parent == output and (output / CHECKPOINT).exists():
+            before.update(tree(output))
+            real(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(Failed, match=r"checkpoint\.safetensors: could not be written \(No space left on device\)"):
+            train(training, output)
+    assert read_checkpoint(output / CHECKPOINT).step == 2
+    assert tree(output) == before
+    assert not list(output.glob(".*"))
+    assert train(training, output, resume=True).finished
+    same(output, expected)
+
+
+def test_a_full_disk_keeps_the_model_before(tables, tmp_path, monkeypatch):
+    training = rich(tables[2], 2, validation=Validation(every=2, by="loss"), scheme=Plain(optimiser=Adam(rate=3e-3)))
+    train(replace(training, steps=2), tmp_path / "two")
+    output, real = tmp_path / "run", Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if (output / "model").exists() and path.name == "weights.safetensors":
+            real(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Failed, match="model: the results could not be written"):
+        train(training, output)
+    own, two = (read_model(folder / "model") for folder in (output, tmp_path / "two"))
+    assert own.digest == two.digest
+    assert not list(output.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tables, tmp_path_factory) -> tuple[Training, Path]:
+    """A run that was stopped after three steps; tests copy its checkpoint."""
+    training = rich(tables[2], 2)
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    train(training, output, listen=at("train", 3, stopping))
+    return training, output / CHECKPOINT
+
+
+def refusal(training: Training, folder: Path, checkpoint: bytes) -> str:
+    (folder / CHECKPOINT).write_bytes(checkpoint)
+    with pytest.raises(BadInput) as caught:
+        train(training, folder, resume=True)
+    sentence = str(caught.value)
+    assert sentence.startswith(str(folder / CHECKPOINT))
+    assert "\n" not in sentence
+    assert [path.name for path in folder.iterdir()] == [CHECKPOINT]
+    return sentence
+
+
+OTHERS: dict[str, tuple[Callable[[Training], Training], str]] = {
+    "steps": (lambda t: replace(t, steps=8), "steps = 7, the settings say 8"),
+    "seed": (lambda t: replace(t, seed=6), "seed = 5, the settings say 6"),
+    "batch": (lambda t: replace(t, batch=2), "batch = 1, the settings say 2"),
+    "precision": (lambda t: replace(t, precision="float64"), 'precision = "float32", the settings say "float64"'),
+    "rate": (
+        lambda t: replace(t, scheme=replace(t.scheme, optimiser=Adam(rate=1e-3, amsgrad=True))),
+        "scheme.optimiser.rate = 0.003, the settings say 0.001",
+    ),
+    "optimiser": (
+        lambda t: replace(t, scheme=replace(t.scheme, optimiser=AdamW(rate=3e-3))),
+        'scheme.optimiser.kind = "adam", the settings say "adamw"',
+    ),
+    "no average": (lambda t: replace(t, scheme=replace(t.scheme, average=None)), "scheme.average = 0.9, the settings say null"),
+    "network": (
+        lambda t: replace(t, model=replace(t.model, network=VoxelMorphDiff(scale=0.5))),
+        "model.network.scale = 0.25, the settings say 0.5",
+    ),
+    "loss": (lambda t: replace(t, model=replace(t.model, loss=t.model.loss[:2])), "model.loss = "),
+    "augmentation": (
+        lambda t: replace(t, augmentation=replace(t.augmentation, noise=0.0)),
+        "augmentation.noise = 0.05, the settings say 0.0",
+    ),
+    "pairing": (
+        lambda t: replace(t, data=Data(manifest=t.data.manifest, pairing="atlas", atlas="case0")),
+        'data.pairing = "random", the settings say "atlas"',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_settings(what, stopped, tmp_path):
+    training, checkpoint = stopped
+    change, words = OTHERS[what]
+    sentence = refusal(change(training), tmp_path, checkpoint.read_bytes())
+    assert f"was made with {words}" in sentence
+    assert sentence.endswith("expected the same to go on")
+
+
+def edited(checkpoint: Path, folder: Path, **changes: Any) -> bytes:
+    write_checkpoint(folder / "edited", replace(read_checkpoint(checkpoint), **changes))
+    raw = (folder / "edited").read_bytes()
+    (folder / "edited").unlink()
+    return raw
+
+
+def test_another_number_of_processes(stopped, tmp_path):
+    training, checkpoint = stopped
+    sentence = refusal(training, tmp_path, edited(checkpoint, tmp_path, processes=2))
+    assert "was made by 2 processes, there are 1" in sentence
+
+
+def without(name: str) -> Callable[[Checkpoint], dict[str, torch.Tensor]]:
+    return lambda found: {key: value for key, value in found.state.items() if not key.startswith(name)}
+
+
+def larger(found: Checkpoint) -> dict[str, torch.Tensor]:
+    name = next(key for key in found.state if key.startswith("model."))
+    return {**found.state, name: torch.zeros(1, *found.state[name].shape)}
+
+
+@pytest.mark.parametrize("change", [without("model."), without("kept."), larger], ids=("no model", "no average", "shape"))
+def test_tensors_of_another_architecture(change, stopped, tmp_path):
+    training, checkpoint = stopped
+    raw = edited(checkpoint, tmp_path, state=change(read_checkpoint(checkpoint)))
+    assert "its tensors are not those of such a run" in refusal(training, tmp_path, raw)
+
+
+def test_damaged_checkpoints(stopped, tmp_path):
+    training, checkpoint = stopped
+    raw = checkpoint.read_bytes()
+    executed = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+            return Path.touch, (executed,)
+
+    torch.save({"state": Payload()}, tmp_path / "zip")
+    zipped = (tmp_path / "zip").read_bytes()
+    (tmp_path / "zip").unlink()
+    facts = '{"format": 2, "step": 3}'
+    cases = {
+        b"": "damaged",
+        raw[:7]: "damaged",
+        raw[: len(raw) // 2]: "damaged",
+        raw[:-1]: "damaged",
+        zipped: "is a pickle",
+        pickle.dumps(Payload()): "is a pickle",
+        packed({"a": torch.zeros(1)}): "says nothing of a training run",
+        packed({"a": torch.zeros(1)}, {"warpwright": "{"}): "says nothing of a training run",
+        packed({"a": torch.zeros(1)}, {"warpwright": "[1]"}): "says nothing of a training run",
+        packed({"a": torch.zeros(1)}, {"warpwright": '{"format": 1}'}): "says nothing of a training run",
+        packed({"a": torch.zeros(1)}, {"warpwright": facts}): "of format 2, this version goes on from format 1",
+    }
+    for damaged, words in cases.items():
+        assert words in refusal(training, tmp_path, damaged)
+    assert not executed.exists()
