@@ -190,27 +190,27 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 def test_killed_and_terminated_at_random_moments(tables, tmp_path):
     """kill -9, then SIGTERM, then left alone: all in real processes, against a run of this one."""
     rng = np.random.default_rng(7)
-    training = rich(tables[2], 2, steps=400, log_every=5, checkpoint_every=3, validation=Validation(every=400))
+    training = rich(tables[2], 2, steps=60, log_every=5, checkpoint_every=3, validation=Validation(every=60))
     settings, output = write_settings(tmp_path / "t.json", training), tmp_path / "run"
 
     killed = program(settings, output)
     wait_for((output / "training.json").exists, killed)
-    time.sleep(rng.uniform(0, 0.5))
+    time.sleep(rng.uniform(0, 0.3))
     killed.kill()
     assert killed.communicate()[0] == ""
     assert killed.returncode == -signal.SIGKILL
     begun = (output / CHECKPOINT).exists()
     step = read_checkpoint(output / CHECKPOINT).step if begun else 0
-    assert step < 400
+    assert step < 60
 
     told = program(settings, output, "--resume", "--json")
-    wait_for(lambda: (output / CHECKPOINT).exists() and read_checkpoint(output / CHECKPOINT).step > step + 6, told)
+    wait_for(lambda: (output / CHECKPOINT).exists() and read_checkpoint(output / CHECKPOINT).step > step + 3, told)
     told.send_signal(signal.SIGTERM)
     out, err = told.communicate(timeout=300)
     assert told.returncode == 0, err
     assert '"finished": false' in out
     stopped = read_checkpoint(output / CHECKPOINT).step
-    assert step + 6 < stopped < 400
+    assert step + 3 < stopped < 60
     assert f'"step": {stopped}' in out
 
     assert train(training, output, resume=True).finished

@@ -46,6 +46,8 @@ def train(
     folder = config.with_suffix("") if output is None else output
     if folder == config:
         raise BadInput(f"{config}: has no suffix, expected a .toml file or --output")
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads must be at least 1, got {threads}")
     if not dry_run:
         check_folder(folder, force=True)
     if not (dry_run or resume) and folder.is_dir() and any(folder.iterdir()):

@@ -81,28 +81,25 @@ def _register(
     affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
     own = next(model.parameters())
 
-    def lay(lying: Affine) -> PairBatch:
-        return lay_pair(preparation, *sides, (still, lying), grid).to(own.device, own.dtype)
-
+    batch = lay_pair(preparation, *sides, (still, affine), grid).to(own.device, own.dtype)
+    lying = grid.voxel_matrix(grid, affine.inverse().matrix @ (still if given is None else given).matrix)
+    before = _energy(model, batch, batch.fixed.new_zeros(1, grid.dim, *grid.shape), lying)
     stages: list[Stage] = []
-    batch = lay(affine)
     if refinement is not None and refinement.steps:
         model, stage = refined(model, batch, refinement, progress)
         stages.append(stage)
     prediction = predicted(model, batch)
     field, inverse, residual = _both_ways(prediction, grid, fixed, batch.names[0])
-    unmoved, moved = torch.zeros_like(prediction.displacement), prediction.displacement
-    maps = ((lay(still if given is None else given), unmoved), (batch, unmoved), (batch, moved))
-    before, begun, after = (_energy(model, *there) for there in maps)
+    after = _energy(model, batch, prediction.displacement)
     seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
     return Registration(
         forward=affine @ DisplacementField(field, fixed.grid),
         backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
         inverse_residual=residual,
-        stages=(*stages, Stage("network", seconds, 1, begun, after, "one pass")),
+        stages=(*stages, Stage("network", seconds, 1, before, after, "one pass")),
         energy_before=before,
         energy_after=after,
-        overlap=_overlap(batch, moved),
+        overlap=_overlap(batch, prediction.displacement),
     )
 
 
@@ -159,21 +156,24 @@ def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
     return torch.einsum("ij,bj...->bi...", linear, values)
 
 
-def _energy(model: Model, batch: PairBatch, displacement: Tensor) -> float:
-    """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet."""
-    if not _overlap(batch, displacement):
+def _energy(model: Model, batch: PairBatch, displacement: Tensor, affine: np.ndarray | None = None) -> float:
+    """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet.
+
+    `affine`, in voxels of the working grid, follows the displacement.
+    """
+    if not _overlap(batch, displacement, affine):
         return float("inf")
     found = next((term.similarity for term in model.settings.loss if isinstance(term, Images)), LNCC())
     measure = found.for_spacing(batch.spacing)
     with torch.no_grad():
-        energy = measure.match(batch.fixed, batch.moving, displacement, None, batch.fixed_weight, batch.moving_weight)
+        energy = measure.match(batch.fixed, batch.moving, displacement, affine, batch.fixed_weight, batch.moving_weight)
     return float(energy[0])
 
 
-def _overlap(batch: PairBatch, displacement: Tensor) -> float:
+def _overlap(batch: PairBatch, displacement: Tensor, affine: np.ndarray | None = None) -> float:
     """Share of the smaller image, as far as it lies on the working grid, that the other one covers; masks counted."""
     if batch.fixed_weight is None or batch.moving_weight is None:
         return 1.0
-    seen = warp(batch.moving_weight, displacement, outside="zero")
+    seen = warp(batch.moving_weight, displacement, affine, outside="zero")
     smaller = min(float(batch.fixed_weight.sum()), float(batch.moving_weight.sum()))
     return min(1.0, float((seen * batch.fixed_weight).sum()) / smaller) if smaller else 0.0

@@ -90,12 +90,12 @@ class _Side:
 
 
 def _lay(preparation: Preparation, side: Annotated, transform: Transform, grid: Grid) -> _Side:
-    weights = side.mask if side.mask is not None else Image(torch.ones_like(side.image.data[:1]), side.image.grid)
+    weight = side.mask.data if side.mask is not None else torch.ones_like(side.image.data[:1])
     labels = None if side.labels is None else laid(side.labels, transform, grid, "label")[None]
     points = None if side.points is None else (grid.to_voxel(carried_points(side.points, transform)),)
     intensities = preparation.intensity(side.image.data, None if side.mask is None else side.mask.data)
-    image = laid(Image(intensities, side.image.grid), transform, grid)[None]
-    return _Side(image, laid(weights, transform, grid)[None], labels, points)
+    both = laid(Image(torch.cat((intensities, weight.to(intensities.dtype))), side.image.grid), transform, grid)[None]
+    return _Side(both[:, :-1], both[:, -1:], labels, points)
 
 
 def joined(batches: list[PairBatch]) -> PairBatch:
