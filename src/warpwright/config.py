@@ -42,7 +42,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise BadInput(f"{path}: there is no such file, expected settings in TOML or JSON") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}), expected settings in TOML or JSON") from None
-    except ValueError as error:  # both decoders' errors, and bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # both decoders' errors, bytes that are no UTF-8, endless nesting
         raise BadInput(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(found, dict):
         raise BadInput(f"{path}: expected a table of settings, found {_said(found)}")

@@ -9,10 +9,30 @@ import torch
 from torch import Tensor
 
 from oracles.make import smooth_field
+from warpwright.energies.losses import (
+    AnyTerm,
+    Images,
+    InverseConsistency,
+    LandmarkDistance,
+    Overlap,
+    Smoothness,
+    VelocityPrior,
+)
 from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.regularity import Diffusion
+from warpwright.energies.similarity import LNCC, MSE
 from warpwright.networks import Displacement, Velocity, VelocityDistribution
 
 SHAPE, SPACING = (9, 11, 8), (0.7, 1.3, 2.1)
+TERMS: tuple[AnyTerm, ...] = (
+    Images(similarity=MSE(), weight=0.5),
+    Images(similarity=LNCC(), weight=2.0),
+    Smoothness(on="velocity", regularity=Diffusion(weight=0.1), weight=3.0),
+    Overlap(labels=(1, 2, 3), weight=0.7),
+    LandmarkDistance(weight=0.05),
+    InverseConsistency(weight=0.3),
+    VelocityPrior(weight=0.01),
+)
 
 
 def batch_of(dim: int, *, channels: int = 2) -> PairBatch:

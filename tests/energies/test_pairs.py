@@ -1,12 +1,13 @@
-"""Batches swapped and moved, predictions reversed."""
+"""Batches swapped and moved, predictions reversed, losses both ways."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
 import torch
-from loss_cases import SHAPE, batch_of, field_of, full_prediction, said
+from loss_cases import SHAPE, TERMS, batch_of, field_of, full_prediction, said
 
+from warpwright.energies.losses import InverseConsistency, Smoothness, VelocityPrior, pair_loss
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.networks import ControlPoints, Displacement
 
@@ -71,3 +72,18 @@ def test_without_an_inverse_nothing_is_reversed(dim: int) -> None:
     back = prediction.reversed()
     assert back is not None
     assert back.trail == (back.final,)  # a displacement's spline says nothing about the way back
+
+
+def test_both_directions_are_symmetric(dim: int) -> None:
+    """The sum of a loss over a pair and over the swapped pair does not depend on which of them is called the pair."""
+    batch, prediction = batch_of(dim), full_prediction(dim)
+    back = prediction.reversed()
+    assert back is not None
+    again = back.reversed()
+    assert again is not None
+    first = [pair_loss(TERMS, *pair)[0] for pair in ((batch, prediction), (batch.swapped(), back))]
+    second = [pair_loss(TERMS, *pair)[0] for pair in ((batch.swapped(), back), (batch.swapped().swapped(), again))]
+    torch.testing.assert_close(sum(first), sum(second), atol=0, rtol=1e-14)
+    assert not torch.allclose(first[0], first[1], rtol=1e-3)
+    for term in (InverseConsistency(), VelocityPrior(), Smoothness(on="velocity")):  # these know no direction
+        torch.testing.assert_close(term.value(batch, prediction), term.value(batch.swapped(), back), atol=0, rtol=1e-14)

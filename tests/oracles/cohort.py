@@ -30,6 +30,33 @@ from warpwright.training.stream import Stream
 SPACING = (1.0, 1.3, 0.8)
 SPLITS = ("train", "train", "train", "train", "validation", "validation")
 
+TOML = """
+steps = 4
+log_every = 2
+checkpoint_every = 2
+[data]
+manifest = "table.csv"
+[model]
+dim = {dim}
+[model.network]
+kind = "voxelmorph"
+form = "vm1"
+half_resolution = true
+scale = 0.25
+[scheme.optimiser]
+kind = "adam"
+rate = 1e-2
+[[model.loss]]
+kind = "images"
+similarity = {{ kind = "lncc", radius = 2 }}
+[[model.loss]]
+kind = "smoothness"
+on = "velocity"
+weight = 0.1
+[card]
+title = "A small one"
+"""
+
 
 def picture(grid: Grid, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Three blobs around places that depend on the seed: image (1, *S), labels of two of them, the places in voxels."""
@@ -64,6 +91,13 @@ def write_cohort(folder: Path, dim: int, *, labels: bool = True, points: bool = 
         writer.writeheader()
         writer.writerows(rows)
     return folder / "table.csv"
+
+
+def write_small(folder: Path, dim: int) -> str:
+    """A cohort and, beside it, a file for `warpwright train`; its path."""
+    write_cohort(folder, dim)
+    (folder / "small.toml").write_text(TOML.format(dim=dim))
+    return str(folder / "small.toml")
 
 
 def tiny(table: Path, dim: int, **changes: Any) -> Training:

@@ -129,6 +129,13 @@ def test_a_new_spacing_holds_the_image(dim: int) -> None:
     assert working_grid(Grid((12, 18, 10)[:dim], grid.affine), whole).shape == (6, 9, 5)[:dim]  # no voxel for rounding
 
 
+def test_the_whole_image_is_looked_at_whatever_the_shape_in_training(dim: int) -> None:
+    for spacing in (None, (1.1, 0.9, 1.7)[:dim]):
+        preparation = Preparation(spacing=spacing, shape=(5, 40, 7)[:dim])
+        assert preparation.whole(oblique(dim)).same_as(working_grid(oblique(dim), spacing), 0)
+        assert preparation.grid(oblique(dim)).shape == (5, 40, 7)[:dim]
+
+
 def test_the_wrong_number_of_axes_is_refused(dim: int) -> None:
     other, words = 5 - dim, f"has {5 - dim} axes, the image has {dim}: expected the same"
     for settings, name in (({"spacing": (1.0,) * other}, "spacing"), ({"shape": (8,) * other}, "shape")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image, affine_points, identity_points
 from warpwright.methods.model import Model
-from warpwright.methods.prepare import Annotated, lay_pair
+from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.sampling import sample, warp
@@ -81,9 +82,12 @@ def _register(
     affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
     own = next(model.parameters())
 
-    batch = lay_pair(preparation, *sides, (still, affine), grid).to(own.device, own.dtype)
-    lying = grid.voxel_matrix(grid, affine.inverse().matrix @ (still if given is None else given).matrix)
-    before = _energy(model, batch, batch.fixed.new_zeros(1, grid.dim, *grid.shape), lying)
+    laid = lay_pair(preparation, *sides, (still, affine), grid)
+    lying, weight = lay_image(preparation, sides[1], still if given is None else given, grid)
+    untouched = replace(laid, moving=lying, moving_weight=weight).to(own.device, own.dtype)
+    batch = laid.to(own.device, own.dtype)
+    unmoved = batch.fixed.new_zeros(1, grid.dim, *grid.shape)
+    before, begun = _energy(model, untouched, unmoved), _energy(model, batch, unmoved)
     stages: list[Stage] = []
     if refinement is not None and refinement.steps:
         model, stage = refined(model, batch, refinement, progress)
@@ -96,7 +100,7 @@ def _register(
         forward=affine @ DisplacementField(field, fixed.grid),
         backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
         inverse_residual=residual,
-        stages=(*stages, Stage("network", seconds, 1, before, after, "one pass")),
+        stages=(*stages, Stage("network", seconds, 1, begun, after, "one pass")),
         energy_before=before,
         energy_after=after,
         overlap=_overlap(batch, prediction.displacement),
@@ -156,24 +160,21 @@ def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
     return torch.einsum("ij,bj...->bi...", linear, values)
 
 
-def _energy(model: Model, batch: PairBatch, displacement: Tensor, affine: np.ndarray | None = None) -> float:
-    """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet.
-
-    `affine`, in voxels of the working grid, follows the displacement.
-    """
-    if not _overlap(batch, displacement, affine):
+def _energy(model: Model, batch: PairBatch, displacement: Tensor) -> float:
+    """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet."""
+    if not _overlap(batch, displacement):
         return float("inf")
     found = next((term.similarity for term in model.settings.loss if isinstance(term, Images)), LNCC())
     measure = found.for_spacing(batch.spacing)
     with torch.no_grad():
-        energy = measure.match(batch.fixed, batch.moving, displacement, affine, batch.fixed_weight, batch.moving_weight)
+        energy = measure.match(batch.fixed, batch.moving, displacement, None, batch.fixed_weight, batch.moving_weight)
     return float(energy[0])
 
 
-def _overlap(batch: PairBatch, displacement: Tensor, affine: np.ndarray | None = None) -> float:
+def _overlap(batch: PairBatch, displacement: Tensor) -> float:
     """Share of the smaller image, as far as it lies on the working grid, that the other one covers; masks counted."""
     if batch.fixed_weight is None or batch.moving_weight is None:
         return 1.0
-    seen = warp(batch.moving_weight, displacement, affine, outside="zero")
+    seen = warp(batch.moving_weight, displacement, outside="zero")
     smaller = min(float(batch.fixed_weight.sum()), float(batch.moving_weight.sum()))
     return min(1.0, float((seen * batch.fixed_weight).sum()) / smaller) if smaller else 0.0

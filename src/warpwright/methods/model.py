@@ -50,6 +50,9 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.dim not in (2, 3) or self.channels < 1:
             raise BadInput(f"a model is for images of 2 or 3 axes and at least 1 channel, got {self.dim} and {self.channels}")
+        for name, given in (("spacing", self.preparation.spacing), ("shape", self.preparation.shape)):
+            if given is not None and len(given) != self.dim:
+                raise BadInput(f"the preparation's {name} has {len(given)} axes, the model {self.dim}: expected as many")
         if not self.loss:
             raise BadInput("a model needs at least one term in its loss")
 

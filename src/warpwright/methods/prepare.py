@@ -13,7 +13,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.transforms import Preparation, Transform, carried_points, laid
 
-__all__ = ["Annotated", "joined", "lay_pair"]
+__all__ = ["Annotated", "joined", "lay_image", "lay_pair"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,12 +90,17 @@ class _Side:
 
 
 def _lay(preparation: Preparation, side: Annotated, transform: Transform, grid: Grid) -> _Side:
-    weight = side.mask.data if side.mask is not None else torch.ones_like(side.image.data[:1])
     labels = None if side.labels is None else laid(side.labels, transform, grid, "label")[None]
     points = None if side.points is None else (grid.to_voxel(carried_points(side.points, transform)),)
+    return _Side(*lay_image(preparation, side, transform, grid), labels, points)
+
+
+def lay_image(preparation: Preparation, side: Annotated, transform: Transform, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Intensities (1, C, *S) and weights (1, 1, *S) of an image on a working grid, in one interpolation."""
+    weight = side.mask.data if side.mask is not None else torch.ones_like(side.image.data[:1])
     intensities = preparation.intensity(side.image.data, None if side.mask is None else side.mask.data)
     both = laid(Image(torch.cat((intensities, weight.to(intensities.dtype))), side.image.grid), transform, grid)[None]
-    return _Side(both[:, :-1], both[:, -1:], labels, points)
+    return both[:, :-1], both[:, -1:]
 
 
 def joined(batches: list[PairBatch]) -> PairBatch:

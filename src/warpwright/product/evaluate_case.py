@@ -98,8 +98,8 @@ def _left_out(name: str, distances: Mapping[int, float]) -> list[str]:
 
 
 def _surfaces(fixed: Image, moved: Image, label: int) -> dict[str, float]:
-    masks = [(image.data[0] == label).numpy() for image in (fixed, moved)]
-    return surface_figures(*masks, fixed.grid.spacing)
+    one, two = ((image.data[0] == label).numpy() for image in (fixed, moved))
+    return surface_figures(one, two, fixed.grid.spacing)
 
 
 def evaluate_points(

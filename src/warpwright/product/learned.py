@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
-from warpwright.methods import Progress, Refinement, Registration, Settings, Stage, register_direct, register_pair
+from warpwright.methods import Model, Progress, Refinement, Registration, Settings, Stage, register_direct, register_pair
+from warpwright.product.choice import Choice
 from warpwright.product.choices import Initialise
 from warpwright.product.model_folder import ModelFolder, read_model
 from warpwright.transforms import Affine, Transform, centring
 
 __all__ = ["Learned", "learned"]
+
+LINEAR = ("rigid", "affine")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,12 +34,26 @@ class Learned:
         initialise: where the network begins; None for the initial transform, or else the start that the model was trained
             with. As without a model, an initial transform takes the place of "none", "centre" and "moments", and linear stages
             begin from it.
+        given: whether there is an initial transform.
     """
 
     folder: ModelFolder
     refinement: Refinement
     field_steps: int
     initialise: Initialise | None
+    given: bool
+
+    @property
+    def begins(self) -> str:
+        """Where the network begins, in words."""
+        if self.initialise is None or (self.given and self.initialise not in LINEAR):
+            return "initial" if self.given else f"{self.folder.model.settings.preparation.start} (the model's)"
+        return self.initialise
+
+    @property
+    def searches(self) -> bool:
+        """Whether the classical solver has a part in it."""
+        return self.field_steps > 0 or self.initialise in ("moments", *LINEAR)
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
@@ -44,7 +64,7 @@ class Learned:
             "refine": self.refinement.steps,
             "refine_rate": self.refinement.rate,
             "refine_field": self.field_steps,
-            "initialise": self.initialise or f"{self.folder.model.settings.preparation.start} (the model's)",
+            "initialise": self.begins,
         }
 
     def register(
@@ -61,7 +81,7 @@ class Learned:
         given = cast(Affine | None, initial)
         start, before = self._start(fixed, moving, settings, masks, given, device, progress)
         found = register_direct(
-            self.folder.model.to(device),
+            on_device(self.folder.model, device),
             fixed,
             moving,
             fixed_mask=masks[0],
@@ -97,7 +117,7 @@ class Learned:
         progress: Callable[[Progress], None] | None,
     ) -> tuple[Affine | None, tuple[Stage, ...]]:
         """The affine to begin from, None for the model's own, and the stages that found it."""
-        if self.initialise is None or (given is not None and self.initialise not in ("rigid", "affine")):
+        if self.initialise is None or (given is not None and self.initialise not in LINEAR):
             return given, ()
         if self.initialise in ("none", "centre"):
             return Affine.identity(fixed.grid.dim) if self.initialise == "none" else centring(fixed.grid, moving.grid), ()
@@ -120,15 +140,15 @@ def learned(
     refine: int,
     refine_rate: float | None,
     refine_field: int,
-    initialise: Initialise | None,
     initial: Transform | None,
+    choice: Choice,
     settings: Settings,
 ) -> Learned | None:
     """What was asked for, checked; None without a model.
 
     Raises:
-        BadInput: steps without a model, negative ones, a model folder that cannot be used, a linear transform, or an initial
-            transform with a field.
+        BadInput: steps without a model, negative ones, a model folder that cannot be used, a linear transform, an initial
+            transform with a field, or a choice for a search that is not asked for.
     """
     if model is None:
         given = {"refine": refine, "refine-field": refine_field, "refine-rate": refine_rate is not None}
@@ -146,4 +166,23 @@ def learned(
         raise BadInput("--initial holds a displacement field, expected an affine to begin a registration by --model from")
     folder = model if isinstance(model, ModelFolder) else read_model(model)
     refinement = Refinement(steps=refine) if refine_rate is None else Refinement(steps=refine, rate=refine_rate)
-    return Learned(folder=folder, refinement=refinement, field_steps=refine_field, initialise=initialise)
+    found = Learned(
+        folder=folder,
+        refinement=refinement,
+        field_steps=refine_field,
+        initialise=choice.initialise,
+        given=initial is not None,
+    )
+    named = {"transform": choice.transform, "similarity": choice.similarity, "config": choice.config}
+    idle = next((name for name, value in named.items() if value is not None), None)
+    if idle is not None and not found.searches:
+        raise BadInput(
+            f"--{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it"
+        )
+    return found
+
+
+def on_device(model: Model, device: str) -> Model:
+    """The model itself where it is there already, else a copy: a model that was read stays where it is."""
+    here = next(model.parameters()).device
+    return model if torch.empty(0, device=device).device == here else copy.deepcopy(model).to(device)

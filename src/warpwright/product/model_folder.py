@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -21,10 +22,11 @@ from torch import Tensor
 from warpwright.config import from_mapping, read_mapping, to_mapping
 from warpwright.errors import BadInput
 from warpwright.methods import Model, ModelSettings
-from warpwright.product.output import plain, whole_folder
+from warpwright.product.output import plain, swapped_folder
 
 __all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # the last counts batches
 FORMAT = 1  # of the folder; a folder of a later one is refused
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
@@ -69,7 +71,7 @@ def write_model(folder: str | Path, model: Model, *, card: str, summary: Mapping
         "settings": to_mapping(model.settings),
         "summary": plain(summary),
     }
-    with whole_folder(folder, force=True) as work:
+    with swapped_folder(folder) as work:
         (work / WEIGHTS).write_bytes(weights)
         (work / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (work / CARD).write_text(card, encoding="utf-8")
@@ -100,7 +102,8 @@ def read_model(folder: str | Path) -> ModelFolder:
         raise BadInput(
             f"{folder / WEIGHTS}: its SHA-256 is not the one that {CONFIG} names, expected files that belong together"
         )
-    model = Model(settings)
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are not kept
+        model = Model(settings)
     load_weights(model, tensors, str(folder / WEIGHTS))
     summary = config.get("summary")
     return ModelFolder(model=model.eval(), path=folder, digest=digest, summary=summary if isinstance(summary, Mapping) else {})
@@ -158,6 +161,11 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], name: str) -> None
         BadInput: names or shapes are those of another architecture, or a weight is not finite.
     """
     wanted = model.state_dict()
+    strange = next((key for key, value in tensors.items() if value.dtype not in DTYPES), None)
+    if strange is not None:
+        raise BadInput(
+            f"{name}: the weights {strange!r} are {tensors[strange].dtype}, expected floating point or whole numbers"
+        )
     for key in [*wanted, *tensors]:
         if key not in tensors or key not in wanted or tensors[key].shape != wanted[key].shape:
             found, expected = (tuple(t[key].shape) if key in t else "nothing" for t in (tensors, wanted))

@@ -14,7 +14,7 @@ from typing import Any
 
 from warpwright.errors import BadInput, Failed
 
-__all__ = ["check_file", "check_folder", "plain", "whole_folder", "write_json"]
+__all__ = ["check_file", "check_folder", "plain", "swapped_folder", "whole_folder", "write_json"]
 
 
 def check_folder(folder: str | Path, *, force: bool) -> Path:
@@ -92,6 +92,31 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise Failed(f"{folder}: the results could not be written ({error.strerror or error})") from error
         raise
+
+
+@contextmanager
+def swapped_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder that replaces `folder` with all that is in it when the block ends well: never are files of both seen.
+
+    Raises:
+        BadInput: see `check_folder`.
+        Failed: writing failed on the way (a full disk); the old folder is as it was.
+    """
+    folder = check_folder(folder, force=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    old = work.with_name(f"{work.name}-old")
+    try:
+        yield work
+        work.chmod(0o755)
+        if folder.exists():
+            folder.rename(old)
+        work.rename(folder)
+    except OSError as error:
+        raise Failed(f"{folder}: could not be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _move(work: Path, folder: Path) -> None:

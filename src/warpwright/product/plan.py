@@ -86,8 +86,9 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that the run will need at most, beside what is read already: an estimate for the CPU, else 0."""
-        return needed(self.fixed.grid, self.moving.grid, self.settings) if self.device == "cpu" else 0
+        """Bytes that a search will need at most, beside what is read already: an estimate for the CPU, else 0."""
+        searches = self.learned is None or self.learned.searches
+        return needed(self.fixed.grid, self.moving.grid, self.settings) if searches and self.device == "cpu" else 0
 
     def run(self, progress: Callable[[Progress], None] | None = None) -> RegistrationResult:
         """Do the registration and score it.
@@ -211,8 +212,8 @@ def prepare(
             refine=refine,
             refine_rate=refine_rate,
             refine_field=refine_field,
-            initialise=choice.initialise,
             initial=start,
+            choice=choice,
             settings=settings,
         )
         given = {"fixed": fixed, "moving": moving}

@@ -19,12 +19,12 @@ def read_training(path: Path) -> Training:
         BadInput: the file cannot be read, holds an unknown key (the nearest known one is named), or a value out of range.
     """
     training = read_toml(path, Training)
-    weights = None if training.weights is None else path.parent / training.weights
+    weights = None if training.weights is None else (path.parent / training.weights).absolute()
     return replace(training, data=_anchored(training.data, path.parent), weights=weights)
 
 
 def _anchored(data: Data, folder: Path) -> Data:
     def placed(given: Path | None) -> Path | None:
-        return None if given is None else folder / given
+        return None if given is None else (folder / given).absolute()
 
     return replace(data, manifest=placed(data.manifest), images=placed(data.images), labels=placed(data.labels))

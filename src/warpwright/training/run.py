@@ -24,6 +24,7 @@ from warpwright.io.atomic import last_line, replacing
 from warpwright.methods import Model
 from warpwright.networks import save_memory
 from warpwright.product.model_folder import load_weights, read_model, write_model
+from warpwright.product.output import check_folder
 from warpwright.product.resources import peak_memory
 from warpwright.schemes import Scheme
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -32,6 +33,7 @@ from warpwright.training.pictures import draw_sample
 from warpwright.training.processes import Processes, processes
 from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
+from warpwright.training.suitable import check_suitable
 from warpwright.training.validate import deciding, turned, validate
 
 __all__ = ["Event", "Outcome", "train", "trial"]
@@ -91,8 +93,13 @@ def train(
         BadInput: data or settings cannot be used, or the checkpoint is that of another run.
         Failed: the loss is not finite, or a file could not be written.
     """
-    with processes(torch.device(device)) as group, told_to_stop() as stop:
-        return _Run(training, output, torch.device(device), group, listen).go(resume, stop)
+    if not resume:
+        check_folder(output, force=False)
+    with processes(torch.device(device)) as group:
+        fresh = not (resume and (output / CHECKPOINT).exists())
+        run = _Run(training, output, torch.device(device), group, listen, fresh=fresh)
+        with told_to_stop() as stop:
+            return run.go(resume, stop)
 
 
 def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
@@ -102,7 +109,7 @@ def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
         Counts of images, pairs and weights, figures of the step, its seconds, the peak memory in GB.
     """
     with processes(torch.device(device)) as group:
-        run = _Run(training, Path(), torch.device(device), group, None)
+        run = _Run(training, Path(), torch.device(device), group, None, fresh=True)
         begin = time.perf_counter()
         batches = run.stream.step(0, group)
         laid = time.perf_counter()
@@ -122,10 +129,12 @@ def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
 
 @contextmanager
 def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM and SIGINT only raise a flag, which the returned function reads; in the main thread only."""
+    """In the main thread SIGTERM and SIGINT raise a flag, which the returned function reads; a second one ends all."""
     flag = threading.Event()
 
     def note(_: int, __: FrameType | None) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
         flag.set()
 
     if threading.current_thread() is not threading.main_thread():
@@ -150,7 +159,16 @@ def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 class _Run:
     """A run under way: what it works on and with, and where it writes."""
 
-    def __init__(self, training: Training, output: Path, device: torch.device, group: Processes, listen: Listen | None) -> None:
+    def __init__(
+        self,
+        training: Training,
+        output: Path,
+        device: torch.device,
+        group: Processes,
+        listen: Listen | None,
+        *,
+        fresh: bool,
+    ) -> None:
         self.training, self.output, self.device, self.group, self.listen = training, output, device, group, listen
         self.begin = time.perf_counter()
         self.cohort = read_cohort(training.data)
@@ -160,7 +178,7 @@ class _Run:
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
         with drawing_from(training.seed, device):
             model = Model(settings)
-        if training.weights is not None:
+        if fresh and training.weights is not None:
             folder = read_model(training.weights)
             load_weights(model, folder.model.state_dict(), str(folder.path))
         model = model.to(device, self.dtype)
@@ -186,6 +204,7 @@ class _Run:
 
     def _check(self, cohort: Cohort) -> None:
         """Read every file once; the model must be for such images."""
+        check_suitable(self.training, cohort)
         dim, channels = self.cases.check(cohort.cases)
         model = self.training.model
         if (dim, channels) != (model.dim, model.channels):
@@ -199,8 +218,9 @@ class _Run:
         journal: Journal | None = None
         try:
             for batches in self.stream.steps(done, steps, self.group):
-                self.recent.append(self._step_or_fail(done, batches))
+                figures = self._step_or_fail(done, batches)
                 if first:
+                    self.recent.append(figures)
                     journal = journal or self._open_journal(done)
                     self._look(journal, done + 1)
                 done += 1

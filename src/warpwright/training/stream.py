@@ -13,7 +13,7 @@ import numpy as np
 
 from warpwright.data import Augmentation, CasePair, Cases, Cohort
 from warpwright.energies.pairs import PairBatch
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, WarpwrightError
 from warpwright.methods import Annotated, joined, lay_pair
 from warpwright.training.processes import Processes
 from warpwright.transforms import Affine, Preparation
@@ -65,6 +65,12 @@ class Stream:
         """The n-th pair of the stream, changed at random."""
         rng = np.random.default_rng((self.seed, number))
         pair = self.cohort.draw(rng)
+        try:
+            return self._changed(pair, rng)
+        except WarpwrightError as error:
+            raise type(error)(f"pair {pair.id} (number {number}): {error}") from None
+
+    def _changed(self, pair: CasePair, rng: np.random.Generator) -> PairBatch:
         fixed, moving = _annotated(pair, self.cases)
         grid = self.preparation.grid(fixed.image.grid)
         start = self.preparation.affine(fixed.image.grid, moving.image.grid)
@@ -89,9 +95,7 @@ def _annotated(pair: CasePair, cases: Cases) -> tuple[Annotated, Annotated]:
     names = [case.point_names for case in loaded]
     shared = [name for name in names[0] if name in set(names[1])]
     if all(names) and not shared:
-        raise BadInput(
-            f"pair {pair.id}: its two sets of landmarks have no name in common, expected the same names for the same places"
-        )
+        raise BadInput("its two sets of landmarks have no name in common, expected the same names for the same places")
     one, two = (
         Annotated(
             image=case.image,
