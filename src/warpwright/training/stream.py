@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,10 +66,8 @@ class Stream:
         """The n-th pair of the stream, changed at random."""
         rng = np.random.default_rng((self.seed, number))
         pair = self.cohort.draw(rng)
-        try:
+        with naming(pair):
             return self._changed(pair, rng)
-        except WarpwrightError as error:
-            raise type(error)(f"pair {pair.id} (number {number}): {error}") from None
 
     def _changed(self, pair: CasePair, rng: np.random.Generator) -> PairBatch:
         fixed, moving = _annotated(pair, self.cases)
@@ -82,11 +81,21 @@ class Stream:
 
 def prepared(pair: CasePair, cases: Cases, preparation: Preparation) -> PairBatch:
     """A pair as a batch of one, laid as a registration lays it."""
-    fixed, moving = _annotated(pair, cases)
-    grid = preparation.whole(fixed.image.grid)
-    start = preparation.affine(fixed.image.grid, moving.image.grid)
-    batch = lay_pair(preparation, fixed, moving, (Affine.identity(grid.dim), start), grid)
-    return replace(batch, names=(pair.id,))
+    with naming(pair):
+        fixed, moving = _annotated(pair, cases)
+        grid = preparation.whole(fixed.image.grid)
+        start = preparation.affine(fixed.image.grid, moving.image.grid)
+        batch = lay_pair(preparation, fixed, moving, (Affine.identity(grid.dim), start), grid)
+        return replace(batch, names=(pair.id,))
+
+
+@contextmanager
+def naming(pair: CasePair) -> Iterator[None]:
+    """Within, a failure is told with the pair's name."""
+    try:
+        yield
+    except WarpwrightError as error:
+        raise type(error)(f"pair {pair.id}: {error}") from None
 
 
 def _annotated(pair: CasePair, cases: Cases) -> tuple[Annotated, Annotated]:
