@@ -348,5 +348,7 @@ def test_models_whose_layers_end_elsewhere_are_refused(dim: int) -> None:
         ModelSettings(dim=4)
     with pytest.raises(BadInput, match="2 or 3 axes and at least 1 channel, got 3 and 0"):
         ModelSettings(channels=0)
+    with pytest.raises(BadInput, match="the preparation's shape has 3 axes, the model 2: expected as many"):
+        ModelSettings(dim=2, preparation=Preparation(shape=(8, 8, 8)))
     with pytest.raises(BadInput, match="at least one term in its loss"):
         ModelSettings(loss=())

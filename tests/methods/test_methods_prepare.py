@@ -9,12 +9,12 @@ import pytest
 import torch
 from methods_pairs import texture
 
-from oracles.make import homogeneous, oblique, rotation
+from oracles.make import homogeneous, oblique, rotation, smooth_field
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.methods import Annotated, joined, lay_pair
 from warpwright.sampling import Percentiles, Window
-from warpwright.transforms import Affine, Preparation, laid, resample
+from warpwright.transforms import Affine, DisplacementField, Preparation, laid, resample
 
 
 def annotated(grid: Grid, seed: int, channels: int = 2) -> Annotated:
@@ -66,7 +66,7 @@ def test_everything_is_laid_on_the_grid(dim: int) -> None:
 
 
 def test_a_landmark_lies_on_its_structure(dim: int) -> None:
-    """A bright voxel and a landmark on it stay together on the working grid, through maps of both images."""
+    """A bright place and a landmark on it stay together on the working grid, through an affine and an elastic map."""
     fixed, moving, start = sides(dim)
     turned = Affine(homogeneous(rotation(dim, -0.15), np.array([1.0, -0.5, 0.8])[:dim]))
     bright = []
@@ -78,7 +78,8 @@ def test_a_landmark_lies_on_its_structure(dim: int) -> None:
         bright.append(Annotated(image=Image(data, side.image.grid), points=points))
     preparation = Preparation(intensity=Window(low=0, high=1))
     grid = preparation.whole(fixed.image.grid)
-    batch = lay_pair(preparation, bright[0], bright[1], (turned, start), grid)
+    elastic = turned @ DisplacementField(smooth_field(grid.shape, 1.5)[0].float(), grid)
+    batch = lay_pair(preparation, bright[0], bright[1], (elastic, start), grid)
     for image, points in ((batch.fixed, batch.fixed_points), (batch.moving, batch.moving_points)):
         assert points is not None
         mass = image[0, 0].double().square()

@@ -26,8 +26,9 @@ from warpwright.networks import VoxelMorph, VoxelMorphDiff
 from warpwright.schemes import Adam, Cosine, Plain
 from warpwright.training import Event, Training, Validation
 from warpwright.training.stream import Stream
+from warpwright.transforms import Preparation
 
-SPACING = (1.0, 1.3, 0.8)
+SHAPE, SPACING = (12, 14, 10), (1.0, 1.3, 0.8)
 SPLITS = ("train", "train", "train", "train", "validation", "validation")
 
 TOML = """
@@ -73,7 +74,7 @@ def picture(grid: Grid, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 def write_cohort(folder: Path, dim: int, *, labels: bool = True, points: bool = False) -> Path:
     """Six images, four of them to learn from, and their table."""
-    grid = Grid.regular((12, 14, 10)[:dim], SPACING[:dim])
+    grid = Grid.regular(SHAPE[:dim], SPACING[:dim])
     rows = []
     for seed, split in enumerate(SPLITS):
         image, marked, places = picture(grid, seed)
@@ -106,6 +107,7 @@ def tiny(table: Path, dim: int, **changes: Any) -> Training:
         dim=dim,
         network=VoxelMorph(form="vm1", half_resolution=True, scale=0.25),
         layers=(Integrate(steps=3), FullSize()),
+        preparation=Preparation(shape=SHAPE[:dim]),
         loss=(Images(similarity=MSE()), Smoothness(on="velocity", weight=0.1)),
     )
     training = Training(

@@ -100,6 +100,7 @@ def rich(**changes: Any) -> Training:
             flips=(0.0, 0.5, 1.0), rotation=1.0, scaling=0.1, shear=0.2, translation=3.0, elastic=2.0, noise=0.1, gamma=0.1
         ),
         validation=Validation(every=3, pairs=2, by="tre"),
+        weights=Path("model"),
         steps=7,
         batch=2,
         accumulate=3,
@@ -214,9 +215,12 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "t.toml").write_text('[data]\nmanifest = "../tables/t.csv"\n')
-    assert read_training(Path("deep/t.toml")).data.manifest == Path("deep/../tables/t.csv")
+    assert read_training(Path("deep/t.toml")).data.manifest == tmp_path / "deep" / ".." / "tables" / "t.csv"
     (tmp_path / "deep" / "t.toml").write_text('[data]\nimages = "/scans"\nlabels = "maps"\n')
-    assert read_training(Path("deep/t.toml")).data == Data(images=Path("/scans"), labels=Path("deep/maps"))
+    assert read_training(Path("deep/t.toml")).data == Data(images=Path("/scans"), labels=tmp_path / "deep" / "maps")
+    assert read_training(Path("deep/t.toml")).weights is None
+    (tmp_path / "deep" / "t.toml").write_text('weights = "../model"\n[data]\nimages = "scans"\n')
+    assert read_training(Path("deep/t.toml")).weights == tmp_path / "deep" / ".." / "model"
 
 
 BAD: dict[str, tuple[str, list[str]]] = {

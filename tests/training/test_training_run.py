@@ -49,6 +49,10 @@ def sentence_of(error: type[Exception], call: Callable[[], Any]) -> str:
     return str(caught.value)
 
 
+def with_model(training: Training, **changes: Any) -> Training:
+    return replace(training, model=replace(training.model, **changes))
+
+
 # ---- what a run leaves behind
 
 
@@ -155,12 +159,14 @@ def test_the_same_training_gives_the_same_bytes_and_another_seed_others(tables, 
     assert lines(tmp_path / "c")[0]["loss"] != lines(tmp_path / "a")[0]["loss"]
 
 
-def test_training_makes_the_loss_less(tables, tmp_path):
-    plain = tiny(tables[2], 2)
+def test_one_pair_is_learnt(tables, tmp_path, dim):
+    table = tables[dim].with_name("pair.csv")
+    table.write_text("id,fixed,moving\nthe pair,image_0.nii.gz,image_1.nii.gz\n")
     scheme = Plain(optimiser=Adam(rate=1e-2))
-    train(replace(plain, scheme=scheme, batch=4, steps=60, log_every=20, validation=Validation(every=60)), tmp_path / "run")
-    losses = [row["loss"] for row in lines(tmp_path / "run") if row["kind"] == "train"]
-    assert losses[-1] < 0.7 * losses[0]
+    plain = tiny(table, dim, scheme=scheme, steps=30, log_every=1, checkpoint_every=30)
+    train(replace(plain, data=Data(manifest=table, pairing="paired")), tmp_path / "run")
+    losses = [row["loss"] for row in lines(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 # ---- which model is kept
@@ -234,16 +240,30 @@ def test_without_validation_the_last_weights_are_kept(tmp_path):
     assert not (tmp_path / "run" / "pictures").exists()
 
 
-def test_a_loss_of_labels_alone_is_validated_without_labels(tmp_path):
+def test_a_loss_of_labels_needs_them_of_every_image(tmp_path):
     table = write_cohort(tmp_path, 2)  # id, image, split, labels
-    rows = [row.rsplit(",", 1)[0] + "," if ",validation," in row else row for row in table.read_text().splitlines()]
+    rows = [
+        row.rsplit(",", 1)[0] + "," if row.startswith(("case1", "case5")) else row for row in table.read_text().splitlines()
+    ]
     table.write_text("\n".join(rows))
-    plain = tiny(table, 2, steps=1)
-    training = replace(plain, model=replace(plain.model, loss=(Overlap(labels=(1, 2)),)))
-    assert train(training, tmp_path / "run").best is None  # no figure could choose
-    (row,) = [row for row in lines(tmp_path / "run") if row["kind"] == "validation"]
-    assert set(row) == {"step", "kind", "folded_percent"}
-    assert read_model(tmp_path / "run" / "model").summary["step"] == 1
+    training = with_model(tiny(table, 2), loss=(Overlap(labels=(1, 2)),))
+    sentence = sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
+    assert "an overlap loss needs label maps" in sentence
+    assert "case1, case5" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_figure_that_a_pair_has_nothing_for_is_left_out(tables):
+    training = tiny(tables[2], 2)
+    model = Model(replace(training.model, loss=(Overlap(labels=(1, 2)),)))
+    cohort, cases = read_cohort(training.data), Cases(training.data)
+    batch = prepared(cohort.listed("validation")[0], cases, training.model.preparation)
+    bare = replace(batch, fixed_labels=None, moving_labels=None, fixed_points=None, moving_points=None)
+    assert set(validate(model, [bare])) == {"folded_percent"}
+    empty = replace(bare, fixed_labels=torch.zeros(1, 1, 12, 14).int(), moving_labels=torch.zeros(1, 1, 12, 14).int())
+    assert set(validate(model, [empty])) == {"loss", "folded_percent"}
+    found, whole = validate(model, [bare, empty, batch]), validate(model, [batch])
+    assert (found["dice"], found["tre"]) == (whole["dice"], whole["tre"])
 
 
 def test_a_loss_that_wants_both_directions_is_validated_with_both(tables, tmp_path):
@@ -318,28 +338,16 @@ def test_a_loss_that_is_no_number_at_once_leaves_nothing(tables, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def other_shapes(folder: Path) -> Path:
-    """A table of images of two sizes."""
-    table = write_cohort(folder, 2)
-    rng = np.random.default_rng(0)
-    for number in (0, 2):
-        data = torch.from_numpy(rng.random((1, 11, 13))).float()
-        write_image(folder / f"image_{number}.nii.gz", Image(data, Grid.regular((11, 13), (1.0, 1.3))))
-    table.write_text("\n".join(line.rsplit(",", 1)[0] for line in table.read_text().splitlines()))  # without labels
-    return table
-
-
-def with_model(training: Training, **changes: Any) -> Training:
-    return replace(training, model=replace(training.model, **changes))
-
-
 BAD: dict[str, tuple[Callable[[dict[int, Path], Path], Training], list[str]]] = {
     "axes": (lambda tables, _: tiny(tables[2], 3), ["2 axes and 1 channel(s)", "the model is for 3 and 1"]),
     "channels": (
         lambda tables, _: with_model(tiny(tables[2], 2), channels=2),
         ["2 axes and 1 channel(s)", "the model is for 2 and 2"],
     ),
-    "shapes": (lambda _, folder: tiny(other_shapes(folder), 2, batch=4), ["one shape and spacing", "(11, 13)", "(12, 14)"]),
+    "shapes": (
+        lambda tables, _: with_model(tiny(tables[2], 2, batch=4), preparation=Preparation()),
+        ["batch = 4", "one shape", "[model.preparation]"],
+    ),
     "flips": (lambda tables, _: tiny(tables[2], 2, augmentation=Augmentation(flips=(0.5,) * 3)), ["3 axes"]),
     "spacing": (
         lambda tables, _: with_model(tiny(tables[2], 2), preparation=Preparation(spacing=(1.0,) * 3)),

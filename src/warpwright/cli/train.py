@@ -111,13 +111,13 @@ def _line(write: Callable[[str], object], event: Event) -> None:
 def _live() -> Iterator[Callable[[Event], None]]:
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
+    from rich.table import Column, Table
 
     seen: list[Event] = []
 
     def drawn() -> Table:
         names = list(dict.fromkeys(name for event in seen for name in event.figures))
-        grid = Table("", "step", "seconds", *names, box=None)
+        grid = Table(Column("", min_width=len("validation")), "step", "seconds", *names, box=None)
         for event in seen[-KEPT:]:
             cells = [f"{event.figures[n]:.4g}" if n in event.figures else "" for n in names]
             grid.add_row(event.kind, f"{event.step}/{event.steps}", f"{event.seconds:.0f}", *cells)

@@ -36,7 +36,8 @@ class ModelSettings:
         directions: whether the loss is that of the map of a pair, or the mean of it and of the swapped pair's.
 
     Raises:
-        BadInput: the images have neither 2 nor 3 axes, or no channel, or the loss has no term.
+        BadInput: the images have neither 2 nor 3 axes, or no channel; the preparation is for another number of axes; the loss
+            has no term.
     """
 
     dim: int = 3

@@ -22,7 +22,7 @@ from torch import Tensor
 from warpwright.config import from_mapping, read_mapping, to_mapping
 from warpwright.errors import BadInput
 from warpwright.methods import Model, ModelSettings
-from warpwright.product.output import plain, swapped_folder
+from warpwright.product.output import plain, whole_folder
 
 __all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
 
@@ -71,7 +71,7 @@ def write_model(folder: str | Path, model: Model, *, card: str, summary: Mapping
         "settings": to_mapping(model.settings),
         "summary": plain(summary),
     }
-    with swapped_folder(folder) as work:
+    with whole_folder(folder, force=True, exchanged=True) as work:
         (work / WEIGHTS).write_bytes(weights)
         (work / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (work / CARD).write_text(card, encoding="utf-8")

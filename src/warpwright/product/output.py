@@ -14,7 +14,7 @@ from typing import Any
 
 from warpwright.errors import BadInput, Failed
 
-__all__ = ["check_file", "check_folder", "plain", "swapped_folder", "whole_folder", "write_json"]
+__all__ = ["check_file", "check_folder", "plain", "whole_folder", "write_json"]
 
 
 def check_folder(folder: str | Path, *, force: bool) -> Path:
@@ -64,10 +64,15 @@ def _try_writing(folder: Path, wanted: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(folder: str | Path, *, force: bool = False, exchanged: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder`, which takes its place when the block ends well and is removed when it does not.
 
     Other files in a folder that is replaced with `force` stay as they are.
+
+    Args:
+        folder: what it will be called.
+        force: replace what is there.
+        exchanged: as a whole, for files that belong together: new ones are never seen beside those that they replace.
 
     Raises:
         BadInput: see `check_folder`.
@@ -81,7 +86,12 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
         try:
             yield work
             work.chmod(0o755)
-            _move(work, folder)
+            if not folder.exists():
+                work.rename(folder)
+            elif exchanged:
+                _exchange(work, folder)
+            else:
+                _move(work, folder)
         except Failed as error:  # of a writer, which knows the temporary folder only
             raise Failed(str(error).replace(str(work), str(folder))) from error
         finally:
@@ -94,37 +104,21 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def swapped_folder(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder that replaces `folder` with all that is in it when the block ends well: never are files of both seen.
-
-    Raises:
-        BadInput: see `check_folder`.
-        Failed: writing failed on the way (a full disk); the old folder is as it was.
-    """
-    folder = check_folder(folder, force=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    old = work.with_name(f"{work.name}-old")
-    try:
-        yield work
-        work.chmod(0o755)
-        if folder.exists():
-            folder.rename(old)
-        work.rename(folder)
-    except OSError as error:
-        raise Failed(f"{folder}: could not be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def _move(work: Path, folder: Path) -> None:
-    if folder.exists():
-        for path in sorted(work.iterdir()):
-            os.replace(path, folder / path.name)
-    else:
-        work.rename(folder)
+    """Put new files into a folder, over those of the same names."""
+    for path in sorted(work.iterdir()):
+        os.replace(path, folder / path.name)
+
+
+def _exchange(work: Path, folder: Path) -> None:
+    """Put a folder in the place of another, whose other files are taken along."""
+    for other in sorted(folder.iterdir()):
+        if not (work / other.name).exists():
+            (shutil.copytree if other.is_dir() else shutil.copy2)(other, work / other.name)
+    old = work.with_name(f"{work.name}-old")
+    folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ __all__ = ["check_suitable"]
 
 
 def check_suitable(training: Training, cohort: Cohort) -> None:
-    """That every image has what the loss needs, and that the pairs of a batch have one shape.
+    """That every training image has what the loss needs, and that the pairs of a batch have one shape.
 
     Raises:
         BadInput: the sentence names the images.
     """
-    cases = [case for case in cohort.cases if case.split != "test"]
+    cases = [case for case in cohort.cases if case.split == "train"]
     for term in training.model.loss:
         if isinstance(term, Overlap):
             _refuse([case for case in cases if case.labels is None], "an overlap loss", "label maps")
@@ -30,4 +30,4 @@ def check_suitable(training: Training, cohort: Cohort) -> None:
 def _refuse(without: list[Case], term: str, what: str) -> None:
     if without:
         names = first_of([case.id for case in without])
-        raise BadInput(f"{term} needs {what} of all training and validation images, there are none of {names}")
+        raise BadInput(f"{term} needs {what} of all training images, there are none of {names}")
