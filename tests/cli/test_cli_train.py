@@ -56,6 +56,7 @@ def test_train_for_machines(small, tmp_path, capsys):
 
 def test_train_on_a_terminal_draws_a_table(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["train", small[2], "--output", str(tmp_path / "o")]) == 0
     drawn = capsys.readouterr().err
     assert "validation" in drawn
@@ -142,9 +143,10 @@ def test_train_bad_input(what, small, tmp_path, capsys):
 
 
 def test_train_of_a_loss_that_is_no_number_is_exit_1(small, tmp_path, capsys):
-    training = tiny(small[2] / "table.csv", 2, scheme=Plain(optimiser=SGD(rate=1e30)), steps=9, log_every=9, checkpoint_every=1)
-    settings = write_settings(tmp_path / "t.json", training)
-    sentence = refused(["train", settings, "--output", str(tmp_path / "o")], capsys, code=1)
+    scheme = Plain(optimiser=SGD(rate=1e30))
+    training = tiny(Path(small[2]).with_name("table.csv"), 2, scheme=scheme, steps=9, log_every=9, checkpoint_every=1)
+    path = write_settings(tmp_path / "t.json", training)
+    sentence = refused(["train", path, "--output", str(tmp_path / "o")], capsys, code=1)
     step = read_checkpoint(tmp_path / "o" / "checkpoint.safetensors").step
     assert f"step {step + 1}: the " in sentence
     assert "(pairs case" in sentence

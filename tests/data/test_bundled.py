@@ -14,6 +14,8 @@ import pytest
 from PIL import Image as Picture
 
 from warpwright.data import Pair, bundled_pairs
+from warpwright.product.model_folder import read_model
+from warpwright.training.config import read_training
 
 PAIRS = {pair.name: pair for pair in bundled_pairs()}
 ROOT = next(iter(PAIRS.values())).fixed.parents[1]
@@ -137,3 +139,22 @@ def test_pictures_are_plain_greyscale() -> None:
             assert (picture.mode, picture.size) == ("L", (499, 480))
         seen.add(hashlib.sha256(path.read_bytes()).hexdigest())
     assert len(seen) == 4
+
+
+def test_the_bundled_model_is_what_its_recipe_makes() -> None:
+    folders = {pair.model for pair in PAIRS.values() if pair.model is not None}
+    recipe = read_training(Path(__file__).parents[2] / "recipes" / "hippocampus" / "unsupervised.toml")
+    (folder,) = folders
+    found = read_model(folder)
+    assert found.model.settings == recipe.model
+    assert found.summary["steps"] == recipe.steps
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
+
+
+def test_the_card_of_the_bundled_model_says_everything() -> None:
+    for pair in PAIRS.values():
+        if pair.model is not None:
+            card = (pair.model / "README.md").read_text()
+            assert "not stated" not in card
+            assert "CC BY-SA 4.0" in card
+            assert "among the training images" in card

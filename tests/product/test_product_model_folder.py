@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -130,8 +131,11 @@ def test_a_model_of_float64_comes_back_in_float32(tmp_path):
 def test_a_second_model_replaces_the_first_and_leaves_other_files(tmp_path):
     written(tmp_path / "model")
     (tmp_path / "model" / "notes.txt").write_text("mine")
+    (tmp_path / "model" / "scores").mkdir()
+    (tmp_path / "model" / "scores" / "a.txt").write_text("mine too")
     second = written(tmp_path / "model", seed=4)
-    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES | {"notes.txt"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES | {"notes.txt", "scores"}
+    assert (tmp_path / "model" / "scores" / "a.txt").read_text() == "mine too"
     own = read_model(tmp_path / "model").model.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in second.state_dict().items())
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -408,10 +412,29 @@ def test_a_full_disk_leaves_the_old_model_whole(tmp_path, monkeypatch):
     assert all(torch.equal(value, own[name]) for name, value in first.state_dict().items())
 
 
+def test_the_files_of_two_models_are_never_seen_together(tmp_path, monkeypatch):
+    """Wherever a process ends while it renames, what is there under the folder's name is a whole model or nothing."""
+    written(tmp_path / "model")
+    real, moves = Path.rename, []
+
+    def counted(path: Path, target: Path) -> Path:
+        moves.append(path)
+        found = real(path, target)
+        if (tmp_path / "model").exists():
+            read_model(tmp_path / "model")
+        return found
+
+    monkeypatch.setattr(Path, "rename", counted)
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("files were moved one by one"))
+    written(tmp_path / "model", seed=4)
+    assert len(moves) == 2
+
+
 def test_a_full_disk_leaves_nothing_of_a_new_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
-    )
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(Failed, match="No space left"):
-        written(tmp_path / "deep" / "model")
+        written(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -258,6 +258,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "negative seed": (f"seed = -1\n{DATA}", ["seed", "-1"]),
     "long seed": (f"seed = {1 << 62}\n{DATA}", ["seed", str(1 << 62)]),
     "axes": (f"{DATA}[model]\ndim = 4", ["model: ", "2 or 3 axes", "4"]),
+    "spacing": (
+        f"{DATA}[model]\ndim = 2\n[model.preparation]\nspacing = [1, 1, 1]",
+        ["model: ", "spacing", "3 axes, the model 2"],
+    ),
     "no loss": (f"{DATA}[model]\nloss = []", ["model: ", "loss"]),
     "validation": (f"{DATA}[validation]\nevery = 0", ["validation: ", "every"]),
     "by": (f'{DATA}[validation]\nby = "jaccard"', ["validation.by", "'dice'"]),
