@@ -17,6 +17,8 @@ from warpwright.methods.registration import Progress, Stage
 
 __all__ = ["Refinement", "refined"]
 
+BETAS = (0.9, 0.99)  # of Adam: a short memory for few steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
@@ -31,7 +33,7 @@ class Refinement:
     """
 
     steps: int = 0
-    rate: float = 5e-4
+    rate: float = 7e-4
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.rate > 0:
@@ -67,7 +69,7 @@ def refined(
         raise BadInput("the model was trained on labels or landmarks alone, so there is nothing to refine it by")
     own.settings = replace(model.settings, loss=terms)
     weights = [p for p in own.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(weights, refinement.rate, foreach=True)
+    optimiser = torch.optim.Adam(weights, refinement.rate, BETAS, foreach=True)
     energies: list[float] = []
     for step in range(refinement.steps):
         with torch.enable_grad():
