@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 from methods_models import MEAN_SQUARES, batch_of, lively, morph
+from torch import nn
 
 from warpwright.energies.losses import Images, InverseConsistency, pair_loss
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
-from warpwright.layers import FullSize
+from warpwright.layers import FieldLayer, FullSize
 from warpwright.methods import batch_loss, predict_both
 from warpwright.methods.direct import predicted
-from warpwright.networks import FCNSS, VoxelMorph
+from warpwright.networks import FCNSS, Displacement, Estimate, VoxelMorph
 
 
 def test_the_loss_of_one_direction(dim: int) -> None:
@@ -60,15 +61,29 @@ def test_without_an_inverse_the_network_is_asked_twice(dim: int) -> None:
         batch_loss(morph(dim, network=network, layers=(FullSize(),), loss=loss, directions="forward"), batch_of(dim))
 
 
+class Turn(FieldLayer):
+    """A layer made of a product of matrices, which autocast computes in fewer digits."""
+
+    accepts = (Displacement,)
+
+    def apply_to(self, estimate: Estimate) -> Estimate:
+        assert isinstance(estimate, Displacement)
+        assert estimate.inverse is not None
+        matrix = torch.eye(len(estimate.shape)).flip(0)
+        values, inverse = (torch.einsum("ij,bj...->bi...", matrix, u) for u in (estimate.values, estimate.inverse))
+        return replace(estimate, values=values, inverse=inverse)
+
+
 @pytest.mark.parametrize("directions", ["forward", "both"])
 def test_autocast_ends_at_the_network(dim: int, directions: Any) -> None:
     """It computes in bfloat16; its field, the layers behind it and the loss do not."""
     model, batch = lively(morph(dim, directions=directions)), batch_of(dim)
+    model.pipeline.layers.append(Turn())
     kinds: list[tuple[torch.dtype, ...]] = []
     model.network.register_forward_hook(lambda *call: kinds.append((call[-1].values.dtype,)))
     model.pipeline.register_forward_hook(lambda *call: kinds.append(tuple(e.values.dtype for e in call[-1])))
     found = batch_loss(model, batch, torch.bfloat16)
-    assert kinds == [(torch.bfloat16,), (torch.float32,) * 3]
+    assert kinds == [(torch.bfloat16,), (torch.float32,) * 4]
     assert found.total.dtype == torch.float32
     found.total.sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
@@ -82,7 +97,7 @@ def test_autocast_ends_at_the_network(dim: int, directions: Any) -> None:
 
 def test_a_prediction_is_made_in_evaluation_mode(dim: int) -> None:
     model, batch = morph(dim, network=FCNSS(), layers=(FullSize(),), loss=(Images(similarity=MSE()),)).train(), batch_of(dim)
-    model.network.eval()
+    next(m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))).eval()  # a part that was frozen
     modes = [m.training for m in model.modules()]
     first = predicted(model, batch)
     assert not first.displacement.requires_grad

@@ -21,12 +21,16 @@ from safetensors.torch import load
 
 from oracles.cohort import at, lines, rich, stopping, tree, write_cohort, write_settings
 from warpwright.data import Data
+from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
+from warpwright.methods import Model
+from warpwright.methods.direct import predicted
 from warpwright.networks import VoxelMorphDiff
 from warpwright.product.model_folder import packed, read_model
 from warpwright.schemes import Adam, AdamW, Plain
 from warpwright.training import Card, Training, Validation, run, train
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from warpwright.training.pictures import draw_sample
 
 PROGRAM = "import sys; from warpwright.cli.main import main; sys.exit(main())"
 CHECKPOINT = "checkpoint.safetensors"
@@ -44,6 +48,19 @@ def breaking() -> None:
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Tables of images with labels, by number of axes."""
     return {dim: write_cohort(tmp_path_factory.mktemp(f"cohort{dim}"), dim) for dim in (2, 3)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_pictures() -> Iterator[None]:
+    """Pictures cost more than all else here; a text that depends on the model takes their place."""
+
+    def draw(model: Model, batch: PairBatch, path: Path, title: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{title} {float(predicted(model, batch).displacement.abs().sum())!r}")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "draw_sample", draw)
+        yield
 
 
 @pytest.fixture(scope="module", params=(2, 3), ids=("2d", "3d"))
@@ -187,8 +204,9 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def test_killed_and_terminated_at_random_moments(tables, tmp_path):
-    """kill -9, then SIGTERM, then left alone: all in real processes, against a run of this one."""
+def test_killed_and_terminated_at_random_moments(tables, tmp_path, monkeypatch):
+    """kill -9, then SIGTERM, each of a process of its own; this one ends it, and does the same without a break."""
+    monkeypatch.setattr(run, "draw_sample", draw_sample)
     rng = np.random.default_rng(7)
     training = rich(tables[2], 2, steps=60, log_every=5, checkpoint_every=3, validation=Validation(every=60))
     settings, output = write_settings(tmp_path / "t.json", training), tmp_path / "run"
