@@ -82,7 +82,9 @@ def test_every_layer_serves_one_kind_and_names_others(
         with pytest.raises(BadInput) as error:
             Pipeline([layer])(estimate)
         (sentence,) = error.value.args
-        assert sentence == f"the layer {type(layer).__name__} works on {kind.__name__}, it was given {given.__name__}"
+        assert (
+            sentence == f"the layer {type(settings).__name__.lower()} works on {kind.__name__}, it was given {given.__name__}"
+        )
 
 
 @EVERY

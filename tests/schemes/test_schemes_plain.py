@@ -20,7 +20,19 @@ from warpwright.errors import BadInput, Failed
 from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, SplineField
 from warpwright.methods import Model, ModelSettings, batch_loss
 from warpwright.networks import FCNSS, AnyArchitecture, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
-from warpwright.schemes import SGD, Adam, AdamW, AnyOptimiser, AnySchedule, Constant, Cosine, Plain, Polynomial, Stepwise
+from warpwright.schemes import (
+    SGD,
+    Adam,
+    AdamW,
+    AnyOptimiser,
+    AnySchedule,
+    Constant,
+    Cosine,
+    Muon,
+    Plain,
+    Polynomial,
+    Stepwise,
+)
 
 SHAPES = {2: (13, 18), 3: (9, 13, 11)}
 WINDOWS = {2: (3, 4), 3: (2, 3, 4)}
@@ -233,6 +245,8 @@ def test_rates_follow_the_schedule(schedule: AnySchedule, factors: dict[float, f
         (lambda: SGD(rate=-1.0), "learning rate must be above 0, got -1.0"),
         (lambda: SGD(momentum=1.0), "momentum"),
         (lambda: Adam(betas=(0.9, 1.0)), "betas"),
+        (lambda: Muon(momentum=1.0), "momentum"),
+        (lambda: Muon(others=0.0), "share above 0, got 0.0"),
         (lambda: Plain(clip=0.0), "clipping norm must be above 0, got 0.0"),
         (lambda: Plain(clip=math.nan), "clipping norm must be above 0, got nan"),
         (lambda: Plain(average=1.0), "average must lie between 0 and 1, got 1.0"),
@@ -295,6 +309,7 @@ OPTIMISERS: dict[str, AnyOptimiser] = {
     "adamw": AdamW(rate=1e-2, decay=0.1),
     "sgd": SGD(rate=1e-2),
     "momentum": SGD(rate=1e-2, momentum=0.9),
+    "muon": Muon(rate=1e-2),
 }
 
 

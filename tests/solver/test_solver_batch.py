@@ -28,9 +28,9 @@ class Bowl(CurvedObjective):
 @pytest.mark.parametrize("tolerance", [None, 1e-3])
 def test_a_batch_is_its_samples(name: str, tolerance: float | None) -> None:
     start = HIMMELBLAU.begin()
-    together = minimise(HIMMELBLAU, start, solver=SOLVERS[name], max_steps=400, tolerance=tolerance)
+    together = minimise(HIMMELBLAU, start, solver=SOLVERS[name], max_steps=200, tolerance=tolerance)
     for k in range(len(start)):
-        alone = minimise(HIMMELBLAU, start[k : k + 1], solver=SOLVERS[name], max_steps=400, tolerance=tolerance)
+        alone = minimise(HIMMELBLAU, start[k : k + 1], solver=SOLVERS[name], max_steps=200, tolerance=tolerance)
         assert torch.equal(alone.value[0], together.value[k])
         assert (alone.status[0], alone.steps[0]) == (together.status[k], together.steps[k])
         assert torch.equal(alone.energy[0], together.energy[k])

@@ -26,7 +26,19 @@ from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, Splin
 from warpwright.methods import ModelSettings
 from warpwright.networks import FCNSS, AnyArchitecture, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
 from warpwright.sampling import Percentiles, Window
-from warpwright.schemes import SGD, Adam, AdamW, AnyOptimiser, AnySchedule, Constant, Cosine, Plain, Polynomial, Stepwise
+from warpwright.schemes import (
+    SGD,
+    Adam,
+    AdamW,
+    AnyOptimiser,
+    AnySchedule,
+    Constant,
+    Cosine,
+    Muon,
+    Plain,
+    Polynomial,
+    Stepwise,
+)
 from warpwright.training import Card, Training, Validation
 from warpwright.training.config import read_training
 from warpwright.transforms import Preparation
@@ -62,6 +74,7 @@ OPTIMISERS = (
     Adam(rate=2e-4, betas=(0.8, 0.9), amsgrad=True),
     AdamW(rate=3e-4, betas=(0.5, 0.99), decay=0.1),
     SGD(rate=0.1, momentum=0.9),
+    Muon(rate=3e-3, momentum=0.9, others=0.25),
 )
 SCHEDULES = (Constant(), Cosine(warmup=0.1, least=0.01), Polynomial(power=2.0), Stepwise(milestones=(0.25, 0.5, 0.75), by=0.3))
 

@@ -20,10 +20,11 @@ from warpwright.training import Training, Validation, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.processes import Processes, processes
 
-# each rank has an output of its own, so that a second writer would be seen; one launch serves several trainings, as what
-# takes the time is to import torch
+# each rank has an output of its own, so that a second writer would be seen; one launch serves several trainings and goes
+# without numba, as what takes the time is to load torch and kernels
 SCRIPT = """
 import os, sys
+sys.modules["numba"] = None
 from warpwright.cli.main import main
 rank = os.environ["RANK"]
 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # a store of its own for each training, at a port of its own

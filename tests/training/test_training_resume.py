@@ -208,7 +208,7 @@ def test_killed_and_terminated_at_random_moments(tables, tmp_path, monkeypatch):
     """kill -9, then SIGTERM, each of a process of its own; this one ends it, and does the same without a break."""
     monkeypatch.setattr(run, "draw_sample", draw_sample)
     rng = np.random.default_rng(7)
-    training = rich(tables[2], 2, steps=60, log_every=5, checkpoint_every=3, validation=Validation(every=60))
+    training = rich(tables[2], 2, steps=50, log_every=5, checkpoint_every=3, validation=Validation(every=50))
     settings, output = write_settings(tmp_path / "t.json", training), tmp_path / "run"
 
     killed = program(settings, output)
@@ -219,7 +219,7 @@ def test_killed_and_terminated_at_random_moments(tables, tmp_path, monkeypatch):
     assert killed.returncode == -signal.SIGKILL
     begun = (output / CHECKPOINT).exists()
     step = read_checkpoint(output / CHECKPOINT).step if begun else 0
-    assert step < 60
+    assert step < 50
 
     told = program(settings, output, "--resume", "--json")
     wait_for(lambda: (output / CHECKPOINT).exists() and read_checkpoint(output / CHECKPOINT).step > step + 3, told)
@@ -228,7 +228,7 @@ def test_killed_and_terminated_at_random_moments(tables, tmp_path, monkeypatch):
     assert told.returncode == 0, err
     assert '"finished": false' in out
     stopped = read_checkpoint(output / CHECKPOINT).step
-    assert step + 3 < stopped < 60
+    assert step + 3 < stopped < 50
     assert f'"step": {stopped}' in out
 
     assert train(training, output, resume=True).finished

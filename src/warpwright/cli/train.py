@@ -95,16 +95,15 @@ def table() -> Iterator[Callable[[Event], None]]:
         with _live() as listen:
             yield listen
     else:
-        yield lambda event: _line(sys.stderr.write, event)
+        yield _line
 
 
 def _nothing(_: Event) -> None:
     pass
 
 
-def _line(write: Callable[[str], object], event: Event) -> None:
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
-    write(f"{event.kind:10} {event.step}/{event.steps}  {event.seconds:.0f} s  {figures}\n")
+def _line(event: Event) -> None:
+    sys.stderr.write(event.line())
 
 
 @contextmanager

@@ -119,12 +119,12 @@ class Prediction:
         """The prediction for the swapped pairs, where the model gives the inverse; else None."""
         if self.final.inverse is None:
             return None
-        return Prediction(tuple(back for estimate in self.trail for back in turned(estimate)))
+        return Prediction(tuple(back for estimate in self.trail for back in swapped(estimate)))
 
 
-def turned(estimate: Estimate) -> tuple[Estimate, ...]:
+def swapped(estimate: Estimate) -> tuple[Estimate, ...]:
     """The estimate of the swapped pair, with its coarser levels; nothing where it does not follow from that of the pair."""
-    coarser = tuple(back for level in estimate.coarser for back in turned(level))
+    coarser = tuple(back for level in estimate.coarser for back in swapped(level))
     if isinstance(estimate, Displacement) and estimate.inverse is not None:
         return (replace(estimate, values=estimate.inverse, inverse=estimate.values, coarser=coarser),)
     if isinstance(estimate, Velocity):

@@ -16,8 +16,9 @@ __all__ = ["FieldLayer", "LayerSettings", "Pipeline"]
 
 
 class FieldLayer(nn.Module, ABC):
-    """A differentiable map of estimates to estimates; `accepts` says of which kinds."""
+    """A differentiable map of estimates to estimates; `name` is what settings call it, `accepts` says what it serves."""
 
+    name: ClassVar[str]
     accepts: ClassVar[tuple[type[Estimate], ...]]
 
     @abstractmethod
@@ -32,7 +33,7 @@ class FieldLayer(nn.Module, ABC):
         """
         if not isinstance(estimate, self.accepts):
             wanted = " or ".join(kind.__name__ for kind in self.accepts)
-            raise BadInput(f"the layer {type(self).__name__} works on {wanted}, it was given {type(estimate).__name__}")
+            raise BadInput(f"the layer {self.name} works on {wanted}, it was given {type(estimate).__name__}")
         coarser = tuple(self(level) for level in estimate.coarser)
         return replace(self.apply_to(estimate), coarser=coarser)
 

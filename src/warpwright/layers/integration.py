@@ -32,6 +32,7 @@ class DrawVelocity(LayerSettings):
 class Drawing(FieldLayer):
     """As `DrawVelocity` says; noise from torch's generator."""
 
+    name: ClassVar[str] = "drawvelocity"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (VelocityDistribution,)
 
     def apply_to(self, estimate: Estimate) -> Estimate:
@@ -70,6 +71,7 @@ class Integrate(LayerSettings):
 class Integration(FieldLayer):
     """As `Integrate` says."""
 
+    name: ClassVar[str] = "integrate"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (Velocity,)
 
     def __init__(self, settings: Integrate) -> None:

@@ -26,6 +26,7 @@ class FullSize(LayerSettings):
 class Enlargement(FieldLayer):
     """As `FullSize` says."""
 
+    name: ClassVar[str] = "fullsize"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (Displacement,)
 
     def apply_to(self, estimate: Estimate) -> Estimate:
@@ -54,6 +55,7 @@ class SplineField(LayerSettings):
 class SplineEvaluation(FieldLayer):
     """As `SplineField` says."""
 
+    name: ClassVar[str] = "splinefield"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (ControlPoints,)
 
     def apply_to(self, estimate: Estimate) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from warpwright.methods.model import Model
 from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
-from warpwright.sampling import sample, warp
+from warpwright.sampling import sample, warp_covered
 from warpwright.transforms import Affine, DisplacementField, inverse_residual, invert
 
 __all__ = ["register_direct"]
@@ -84,26 +85,24 @@ def _register(
 
     laid = lay_pair(preparation, *sides, (still, affine), grid)
     lying, weight = lay_image(preparation, sides[1], still if given is None else given, grid)
-    untouched = replace(laid, moving=lying, moving_weight=weight).to(own.device, own.dtype)
+    before, _ = _meeting(model, replace(laid, moving=lying, moving_weight=weight).to(own.device, own.dtype))
     batch = laid.to(own.device, own.dtype)
-    unmoved = batch.fixed.new_zeros(1, grid.dim, *grid.shape)
-    before, begun = _energy(model, untouched, unmoved), _energy(model, batch, unmoved)
     stages: list[Stage] = []
     if refinement is not None and refinement.steps:
         model, stage = refined(model, batch, refinement, progress)
         stages.append(stage)
     prediction = predicted(model, batch)
     field, inverse, residual = _both_ways(prediction, grid, fixed, batch.names[0])
-    after = _energy(model, batch, prediction.displacement)
+    after, overlap = _meeting(model, batch, prediction.displacement)
     seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
     return Registration(
         forward=affine @ DisplacementField(field, fixed.grid),
         backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
         inverse_residual=residual,
-        stages=(*stages, Stage("network", seconds, 1, begun, after, "one pass")),
+        stages=(*stages, Stage("network", seconds, 1, before, after, "one pass")),
         energy_before=before,
         energy_after=after,
-        overlap=_overlap(batch, prediction.displacement),
+        overlap=overlap,
     )
 
 
@@ -160,21 +159,21 @@ def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
     return torch.einsum("ij,bj...->bi...", linear, values)
 
 
-def _energy(model: Model, batch: PairBatch, displacement: Tensor) -> float:
-    """What the model's loss compares images with, LNCC where it compares none; infinite where the images do not meet."""
-    if not _overlap(batch, displacement):
-        return float("inf")
+@torch.no_grad()
+def _meeting(model: Model, batch: PairBatch, displacement: Tensor | None = None) -> tuple[float, float]:
+    """Energy of a pair under a displacement (None for none), and the share of the smaller image that the other one covers.
+
+    The energy is what the model's loss compares images with, LNCC where it compares none; it is infinite where the images do
+    not meet. The share counts what lies on the working grid, and masks.
+    """
+    ones = torch.ones_like(batch.fixed[:, :1])
+    weight = ones if batch.fixed_weight is None else batch.fixed_weight
+    whole = ones if batch.moving_weight is None else batch.moving_weight
+    moving, cover = (batch.moving, whole) if displacement is None else warp_covered(batch.moving, displacement, None, whole)
+    seen = weight * cover
+    smaller = min(float(weight.sum()), float(whole.sum()))
+    overlap = min(1.0, float(seen.sum()) / smaller) if smaller else 0.0
+    if not overlap:
+        return math.inf, 0.0
     found = next((term.similarity for term in model.settings.loss if isinstance(term, Images)), LNCC())
-    measure = found.for_spacing(batch.spacing)
-    with torch.no_grad():
-        energy = measure.match(batch.fixed, batch.moving, displacement, None, batch.fixed_weight, batch.moving_weight)
-    return float(energy[0])
-
-
-def _overlap(batch: PairBatch, displacement: Tensor) -> float:
-    """Share of the smaller image, as far as it lies on the working grid, that the other one covers; masks counted."""
-    if batch.fixed_weight is None or batch.moving_weight is None:
-        return 1.0
-    seen = warp(batch.moving_weight, displacement, outside="zero")
-    smaller = min(float(batch.fixed_weight.sum()), float(batch.moving_weight.sum()))
-    return min(1.0, float((seen * batch.fixed_weight).sum()) / smaller) if smaller else 0.0
+    return float(found.for_spacing(batch.spacing).similarity(moving, batch.fixed, seen)[0]), overlap

@@ -42,10 +42,10 @@ class ModelSettings:
 
     dim: int = 3
     channels: int = 1
-    network: AnyArchitecture = VoxelMorph()
+    network: AnyArchitecture = VoxelMorph(form="vm1", half_resolution=True)
     layers: tuple[AnyLayer, ...] = (Integrate(), FullSize())
     preparation: Preparation = Preparation()
-    loss: tuple[AnyTerm, ...] = (Images(similarity=LNCC(radius=4)), Smoothness(on="velocity"))
+    loss: tuple[AnyTerm, ...] = (Images(similarity=LNCC()), Smoothness(on="velocity", weight=0.1))
     directions: Literal["forward", "both"] = "both"
 
     def __post_init__(self) -> None:

@@ -59,9 +59,11 @@ def refined(
         The copy, in evaluation mode and without gradients, and the stage: the loss before the first and before the last step.
 
     Raises:
-        BadInput: no term of the loss is left.
+        BadInput: no term of the loss is left, or no step is asked for.
         Failed: the loss is not finite.
     """
+    if not refinement.steps:
+        raise BadInput("a refinement needs at least one step, got 0")
     begin = time.perf_counter()
     own = copy.deepcopy(model).eval().requires_grad_(True)
     terms = tuple(term for term in model.settings.loss if term.applies(batch))

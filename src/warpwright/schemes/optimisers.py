@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
+from warpwright.schemes.orthogonal import Orthogonal
 
-__all__ = ["SGD", "Adam", "AdamW", "AnyOptimiser", "AnySchedule", "Constant", "Cosine", "Polynomial", "Stepwise"]
+__all__ = ["SGD", "Adam", "AdamW", "AnyOptimiser", "AnySchedule", "Constant", "Cosine", "Muon", "Polynomial", "Stepwise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,34 @@ class SGD:
         return torch.optim.SGD(weights, self.rate, self.momentum, foreach=True)
 
 
-AnyOptimiser = Adam | AdamW | SGD
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Steps of one length in all directions of a kernel, Adam for biases and heads; see `schemes.orthogonal`.
+
+    Args:
+        rate: learning rate of the kernels.
+        momentum: share of the mean of earlier gradients that is kept.
+        others: rate of the other weights, as a share of `rate`.
+
+    Raises:
+        BadInput: a number is out of range.
+    """
+
+    rate: float = 2e-3
+    momentum: float = 0.95
+    others: float = 0.5
+
+    def __post_init__(self) -> None:
+        check(self.rate, momentum=(self.momentum,))
+        if not 0 < self.others < math.inf:
+            raise BadInput(f"the rate of the other weights is a share above 0, got {self.others}")
+
+    def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of some weights."""
+        return Orthogonal(weights, self.rate, self.momentum, self.others)
+
+
+AnyOptimiser = Adam | AdamW | SGD | Muon
 
 
 def check(rate: float, **shares: tuple[float, ...]) -> None:

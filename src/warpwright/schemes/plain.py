@@ -14,7 +14,7 @@ from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.methods import Model, batch_loss
 from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
-from warpwright.schemes.optimisers import Adam, AnyOptimiser, AnySchedule, Constant
+from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon
 
 __all__ = ["Plain"]
 
@@ -33,8 +33,8 @@ class Plain(SchemeSettings):
         BadInput: a number is out of range.
     """
 
-    optimiser: AnyOptimiser = Adam()
-    schedule: AnySchedule = Constant()
+    optimiser: AnyOptimiser = Muon()
+    schedule: AnySchedule = Cosine(warmup=0.02)
     clip: float | None = None
     average: float | None = None
 

@@ -54,6 +54,11 @@ class Event:
     seconds: float
     figures: Mapping[str, float]
 
+    def line(self) -> str:
+        """For a log."""
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        return f"{self.kind:10} {self.step}/{self.steps}  {self.seconds:.0f} s  {figures}\n"
+
 
 Listen = Callable[[Event], None]
 

@@ -1,0 +1,87 @@
+"""Muon: descent along the momentum of a weight matrix with all its singular values made alike.
+
+References: Jordan et al., 2024 (https://kellerjordan.github.io/posts/muon), momentum, the polynomial and its constants; Liu et
+al., 2025 (arXiv 2502.16982), the factor that makes steps as long as Adam's. A kernel of a convolution is the matrix of its
+outputs by everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Orthogonal", "orthogonalised"]
+
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)
+LENGTH = 0.2  # root mean square of an update, per unit of the rate
+FEW = 3  # outputs of a head that gives a field: such a matrix has too few directions to make alike
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+
+
+def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
+    """A matrix (M, N) with the singular vectors of the given one and singular values near 1 (about 0.7 to 1.2).
+
+    Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small.
+    """
+    a, b, c = POLYNOMIAL
+    tall = matrix.shape[0] > matrix.shape[1]
+    found = matrix.mT if tall else matrix
+    found = found / found.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
+    for _ in range(steps):
+        square = found @ found.mT
+        found = a * found + (b * square + c * square @ square) @ found
+    return found.mT if tall else found
+
+
+class Orthogonal(torch.optim.Optimizer):
+    """Muon for kernels and matrices of more than three outputs, Adam for all other weights.
+
+    Args:
+        weights: what is learned.
+        rate: learning rate of the matrices.
+        momentum: share of the mean of earlier gradients that is kept.
+        others: rate of Adam, as a share of `rate`.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], rate: float, momentum: float, others: float) -> None:
+        super().__init__(weights, {"lr": rate, "momentum": momentum, "others": others})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update from the gradients that the weights hold; without a gradient a weight stays."""
+        assert closure is None, "this optimiser evaluates nothing by itself"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                update, rate = self._matrix(weight, group), group["lr"]
+                if update is None:
+                    update, rate = self._other(weight), rate * group["others"]
+                weight.add_(update, alpha=-rate)
+
+    def _matrix(self, weight: Tensor, group: dict[str, float]) -> Tensor | None:
+        """The update of a matrix, Nesterov's momentum; None for other weights."""
+        if weight.ndim < 2 or weight.shape[0] <= FEW:
+            return None
+        gradient, state = weight.grad, self.state[weight]
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        matrix = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
+        return (LENGTH * max(matrix.shape) ** 0.5) * orthogonalised(matrix).reshape(weight.shape)
+
+    def _other(self, weight: Tensor) -> Tensor:
+        """The update by Adam."""
+        gradient, state, (first, second) = weight.grad, self.state[weight], BETAS
+        assert gradient is not None
+        if not state:
+            state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.square(), 1 - second)
+        step = float(state["step"])
+        mean, square = state["mean"] / (1 - first**step), state["square"] / (1 - second**step)
+        return mean / (square.sqrt() + EPSILON)
