@@ -20,7 +20,7 @@ from cohorts import COHORTS, Cohort
 from scoring import by_model, classical, header, line, nothing, score
 from warpwright.errors import WarpwrightError
 from warpwright.product.model_folder import read_model
-from warpwright.training import Event, train
+from warpwright.training import train
 from warpwright.training.config import read_training
 
 HERE = Path(__file__).parent
@@ -64,13 +64,9 @@ def trained(config: Path, device: str) -> bool:
     """Train a configuration to its end, or go on with it; whether it is done."""
     folder = config.with_suffix("")
     resume = (folder / "checkpoint.safetensors").exists()
-    return train(read_training(config), folder, resume=resume, device=device, listen=tell).finished
-
-
-def tell(event: Event) -> None:
-    """A line on standard error."""
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
-    sys.stderr.write(f"{event.kind:10} {event.step}/{event.steps}  {event.seconds:.0f} s  {figures}\n")
+    return train(
+        read_training(config), folder, resume=resume, device=device, listen=lambda event: sys.stderr.write(event.line())
+    ).finished
 
 
 def report(cohort: Cohort, output: Path, names: list[str]) -> int:

@@ -13,11 +13,12 @@ from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.methods.batch_loss import batch_loss
 from warpwright.methods.model import Model
+from warpwright.methods.orthogonal import Orthogonal
 from warpwright.methods.registration import Progress, Stage
 
 __all__ = ["Refinement", "refined"]
 
-BETAS = (0.9, 0.99)  # of Adam: a short memory for few steps
+MOMENTUM, OTHERS = 0.8, 0.2  # of Muon: a short memory for few steps, and the share of the rate for biases and heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,14 @@ class Refinement:
 
     Args:
         steps: updates; 0 for none.
-        rate: learning rate of Adam.
+        rate: learning rate of Muon (`methods.orthogonal`) at the first step; it falls to zero along a line.
 
     Raises:
         BadInput: the steps are negative or the rate is not positive.
     """
 
     steps: int = 0
-    rate: float = 7e-4
+    rate: float = 4e-3
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.rate > 0:
@@ -71,7 +72,7 @@ def refined(
         raise BadInput("the model was trained on labels or landmarks alone, so there is nothing to refine it by")
     own.settings = replace(model.settings, loss=terms)
     weights = [p for p in own.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(weights, refinement.rate, BETAS, foreach=True)
+    optimiser = Orthogonal(weights, refinement.rate, MOMENTUM, OTHERS)
     energies: list[float] = []
     for step in range(refinement.steps):
         with torch.enable_grad():
@@ -84,6 +85,8 @@ def refined(
             progress(Progress("refine weights", step, refinement.steps, energies[-1]))
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
+        for group in optimiser.param_groups:
+            group["lr"] = refinement.rate * (1 - step / refinement.steps)
         optimiser.step()
     stage = Stage("refine weights", time.perf_counter() - begin, refinement.steps, energies[0], energies[-1], "all steps done")
     return own.requires_grad_(False), stage

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
-from warpwright.schemes.orthogonal import Orthogonal
+from warpwright.methods.orthogonal import Orthogonal
 
 __all__ = ["SGD", "Adam", "AdamW", "AnyOptimiser", "AnySchedule", "Constant", "Cosine", "Muon", "Polynomial", "Stepwise"]
 
@@ -94,7 +94,7 @@ class SGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Muon:
-    """Steps of one length in all directions of a kernel, Adam for biases and heads; see `schemes.orthogonal`.
+    """Steps of one length in all directions of a kernel, Adam for biases and heads; see `methods.orthogonal`.
 
     Args:
         rate: learning rate of the kernels.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from warpwright.methods.orthogonal import orthogonalised
 from warpwright.schemes import Muon
-from warpwright.schemes.orthogonal import orthogonalised
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
