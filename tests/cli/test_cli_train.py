@@ -12,7 +12,7 @@ import pytest
 
 from oracles.cohort import lines, tiny, tree, write_settings, write_small
 from warpwright.cli.main import main
-from warpwright.schemes import SGD, Plain
+from warpwright.schemes import SGD, Constant, Plain
 from warpwright.training import run
 from warpwright.training.checkpoint import read_checkpoint
 
@@ -143,7 +143,7 @@ def test_train_bad_input(what, small, tmp_path, capsys):
 
 
 def test_train_of_a_loss_that_is_no_number_is_exit_1(small, tmp_path, capsys):
-    scheme = Plain(optimiser=SGD(rate=1e30))
+    scheme = Plain(optimiser=SGD(rate=1e30), schedule=Constant())
     training = tiny(Path(small[2]).with_name("table.csv"), 2, scheme=scheme, steps=9, log_every=9, checkpoint_every=1)
     path = write_settings(tmp_path / "t.json", training)
     sentence = refused(["train", path, "--output", str(tmp_path / "o")], capsys, code=1)

@@ -23,7 +23,7 @@ from warpwright.io import Points, write_image, write_points
 from warpwright.layers import DrawVelocity, FullSize, Integrate
 from warpwright.methods import ModelSettings
 from warpwright.networks import VoxelMorph, VoxelMorphDiff
-from warpwright.schemes import Adam, Cosine, Plain
+from warpwright.schemes import Adam, Constant, Cosine, Plain
 from warpwright.training import Event, Training, Validation
 from warpwright.training.stream import Stream
 from warpwright.transforms import Preparation
@@ -113,7 +113,7 @@ def tiny(table: Path, dim: int, **changes: Any) -> Training:
     training = Training(
         data=Data(manifest=table, space="ras"),
         model=model,
-        scheme=Plain(optimiser=Adam(rate=3e-3)),
+        scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant()),
         validation=Validation(every=4),
         steps=4,
         log_every=2,

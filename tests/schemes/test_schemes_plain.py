@@ -38,6 +38,11 @@ SHAPES = {2: (13, 18), 3: (9, 13, 11)}
 WINDOWS = {2: (3, 4), 3: (2, 3, 4)}
 
 
+def plain(**settings: Any) -> Plain:
+    """The scheme at one rate, unless another schedule is given."""
+    return Plain(**{"schedule": Constant(), **settings})
+
+
 def alone(tensors: Sequence[Tensor]) -> None:
     """The only process there is."""
 
@@ -85,7 +90,7 @@ def test_a_step_of_every_network(name: str, dim: int) -> None:
     network, layers, loss = cases(dim)[name]
     model = model_of(dim, network, layers, loss)
     before = copy.deepcopy(model.state_dict())
-    scheme = Plain(optimiser=Adam(rate=1e-3)).build(model, 2)
+    scheme = plain(optimiser=Adam(rate=1e-3)).build(model, 2)
     torch.manual_seed(5)
     first, second = (scheme.step(k, [batch_of(dim)], alone) for k in range(2))
     for figures in (first, second):
@@ -142,7 +147,7 @@ def gradient(model: Model, batch: PairBatch) -> Tensor:
 def test_a_step_goes_down_the_gradient(dim: int) -> None:
     model, batch = small(dim), batch_of(dim, dtype=torch.float64)
     before, slope = weights(model), gradient(model, batch)
-    figures = Plain(optimiser=SGD(rate=0.03)).build(model, 10).step(0, [batch], alone)
+    figures = plain(optimiser=SGD(rate=0.03)).build(model, 10).step(0, [batch], alone)
     torch.testing.assert_close(weights(model), before - 0.03 * slope, rtol=0, atol=1e-14)
     assert figures["rate"] == 0.03
     assert figures["gradient"] == pytest.approx(float(slope.norm()))
@@ -154,7 +159,7 @@ def test_long_gradients_are_clipped(dim: int) -> None:
     for clip, kept in ((length / 4, 0.25), (length * 4, 1.0)):
         model = small(dim)
         before, slope = weights(model), gradient(model, batch)
-        figures = Plain(optimiser=SGD(rate=0.03), clip=clip).build(model, 10).step(0, [batch], alone)
+        figures = plain(optimiser=SGD(rate=0.03), clip=clip).build(model, 10).step(0, [batch], alone)
         torch.testing.assert_close(weights(model), before - 0.03 * kept * slope, rtol=0, atol=1e-7 * length)  # norm + 1e-6
         assert figures["gradient"] == pytest.approx(length)  # as it was
 
@@ -168,7 +173,7 @@ def test_accumulated_batches_are_one_large_batch(dim: int, sizes: tuple[int, ...
     parts = [
         replace(whole, fixed=whole.fixed[b : b + n], moving=whole.moving[b : b + n]) for b, n in zip(begin, sizes, strict=True)
     ]
-    settings = Plain(optimiser=SGD(rate=0.03))
+    settings = plain(optimiser=SGD(rate=0.03))
     figures = [settings.build(m, 1).step(0, batches, alone) for m, batches in ((one, [whole]), (several, parts))]
     torch.testing.assert_close(weights(one), weights(several), rtol=0, atol=1e-14)
     assert figures[0] == pytest.approx(figures[1], rel=1e-12)
@@ -186,7 +191,7 @@ def test_processes_agree_on_gradients_and_figures(dim: int) -> None:
         for tensor in tensors:
             tensor.mul_(0.5)
 
-    figures = Plain(optimiser=SGD(rate=0.03)).build(model, 1).step(0, [batch, batch], halve)
+    figures = plain(optimiser=SGD(rate=0.03)).build(model, 1).step(0, [batch, batch], halve)
     torch.testing.assert_close(weights(model), before - 0.015 * slope, rtol=0, atol=1e-14)
     assert figures["loss"] == pytest.approx(alone_loss / 2)
     assert calls == [len(list(model.parameters())) + 3]  # loss, similarity, smoothness
@@ -195,7 +200,7 @@ def test_processes_agree_on_gradients_and_figures(dim: int) -> None:
 def test_autocast_trains_weights_in_their_own_dtype(dim: int) -> None:
     model = small(dim, torch.float32)
     before = weights(model)
-    figures = Plain(optimiser=Adam(rate=1e-3)).build(model, 1, torch.bfloat16).step(0, [batch_of(dim)], alone)
+    figures = plain(optimiser=Adam(rate=1e-3)).build(model, 1, torch.bfloat16).step(0, [batch_of(dim)], alone)
     assert math.isfinite(figures["loss"])
     assert weights(model).dtype == torch.float32
     assert not torch.equal(weights(model), before)
@@ -206,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(dim: int, value: floa
     model, batch = small(dim), batch_of(dim, dtype=torch.float64)
     before = weights(model)
     batch.fixed[1, 0].view(-1)[7] = value
-    scheme = Plain(average=0.9).build(model, 1)
+    scheme = plain(average=0.9).build(model, 1)
     with pytest.raises(Failed, match=r"the loss is (nan|inf)"):
         scheme.step(0, [batch], alone)
     assert torch.equal(weights(model), before)
@@ -229,7 +234,7 @@ SCHEDULES: list[tuple[AnySchedule, dict[float, float]]] = [
 def test_rates_follow_the_schedule(schedule: AnySchedule, factors: dict[float, float]) -> None:
     """The factor of step n of N is that of the share n / N."""
     model, batch = small(2), batch_of(2, dtype=torch.float64)
-    scheme = Plain(optimiser=SGD(rate=0.02), schedule=schedule).build(model, 20)
+    scheme = plain(optimiser=SGD(rate=0.02), schedule=schedule).build(model, 20)
     for share, factor in factors.items():
         before, slope = weights(model), gradient(model, batch)
         figures = scheme.step(round(share * 20), [batch], alone)
@@ -277,7 +282,7 @@ def normalised(dim: int, seed: int = 1) -> Model:
 def test_the_average_of_the_weights_is_kept(dim: int) -> None:
     """With a shorter memory in the first steps; running statistics are the latest."""
     model = normalised(dim)
-    scheme = Plain(optimiser=Adam(rate=1e-2), average=0.5).build(model, 20)
+    scheme = plain(optimiser=Adam(rate=1e-2), average=0.5).build(model, 20)
     assert scheme.kept is not model
     assert not any(p.requires_grad for p in scheme.kept.parameters())
     mean = weights(model)
@@ -290,7 +295,7 @@ def test_the_average_of_the_weights_is_kept(dim: int) -> None:
     for one, two in zip(model.buffers(), scheme.kept.buffers(), strict=True):
         assert torch.equal(one, two)
         assert one is not two
-    late = Plain(optimiser=SGD(rate=1e-30), average=0.5).build(model, 2000)  # nothing moves, so the average goes half-way
+    late = plain(optimiser=SGD(rate=1e-30), average=0.5).build(model, 2000)  # nothing moves, so the average goes half-way
     mean, now = next(late.kept.parameters()), next(model.parameters())
     with torch.no_grad():
         mean.add_(1)
@@ -300,7 +305,7 @@ def test_the_average_of_the_weights_is_kept(dim: int) -> None:
 
 def test_without_an_average_the_model_is_kept(dim: int) -> None:
     model = small(dim)
-    assert Plain().build(model, 1).kept is model
+    assert plain().build(model, 1).kept is model
 
 
 OPTIMISERS: dict[str, AnyOptimiser] = {
@@ -318,7 +323,7 @@ OPTIMISERS: dict[str, AnyOptimiser] = {
 def test_a_restored_scheme_goes_on_bit_for_bit(name: str, average: float | None) -> None:
     """From the tensors of its state alone; also into a model with other weights, and more than once."""
     dim = 2
-    settings = Plain(optimiser=OPTIMISERS[name], schedule=Cosine(warmup=0.3), average=average, clip=5.0)
+    settings = plain(optimiser=OPTIMISERS[name], schedule=Cosine(warmup=0.3), average=average, clip=5.0)
     batches = [batch_of(dim, seed, dtype=torch.float64) for seed in range(5)]
     through = settings.build(normalised(dim), 5)
     figures = [through.step(k, [batch], alone) for k, batch in enumerate(batches)]
@@ -342,6 +347,6 @@ def test_training_learns_a_shift() -> None:
     batch = PairBatch(fixed=smooth, moving=smooth.roll(1, 2), spacing=(1.0, 1.0))
     loss = (Images(similarity=MSE(), weight=100.0), Smoothness(on="velocity", weight=1e-3))
     model = model_of(2, VoxelMorph(form="vm1", scale=0.25), (Integrate(), FullSize()), loss)
-    scheme = Plain(optimiser=Adam(rate=1e-2)).build(model, 60)
+    scheme = plain(optimiser=Adam(rate=1e-2)).build(model, 60)
     losses = [scheme.step(number, [batch], alone)["loss"] for number in range(60)]
     assert losses[-1] < 0.3 * losses[0]

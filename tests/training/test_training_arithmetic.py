@@ -14,7 +14,7 @@ from warpwright.energies.losses import Smoothness
 from warpwright.layers import FullSize
 from warpwright.methods import Model
 from warpwright.networks import FCNSS, VoxelMorph
-from warpwright.schemes import SGD, Plain
+from warpwright.schemes import SGD, Constant, Plain
 from warpwright.training import Training, train
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.processes import Processes
@@ -33,7 +33,7 @@ def weights_after(training: Training, output: Path) -> dict[str, torch.Tensor]:
 
 
 def test_accumulated_batches_are_one_large_batch(tables, tmp_path):
-    plain = tiny(tables[2], 2, precision="float64", scheme=Plain(optimiser=SGD(rate=0.5, momentum=0.9)))
+    plain = tiny(tables[2], 2, precision="float64", scheme=Plain(optimiser=SGD(rate=0.5, momentum=0.9), schedule=Constant()))
     one = weights_after(replace(plain, batch=4), tmp_path / "one")
     other = weights_after(replace(plain, batch=2, accumulate=2), tmp_path / "other")
     third = weights_after(replace(plain, batch=1, accumulate=4), tmp_path / "third")
@@ -76,7 +76,7 @@ def test_the_average_of_the_weights_is_what_is_kept(tables):
     """By hand: mean <- mean + (1 - d) (weights - mean) with d = min(decay, (1 + n) / (10 + n)), n steps done before."""
     plain = tiny(tables[2], 2)
     model = Model(plain.model)
-    scheme = Plain(optimiser=SGD(rate=0.5), average=0.2).build(model, 4)
+    scheme = Plain(optimiser=SGD(rate=0.5), schedule=Constant(), average=0.2).build(model, 4)
     stream = stream_of(plain)
     mean = {name: value.clone().double() for name, value in model.named_parameters()}
     for number in range(4):
@@ -93,7 +93,9 @@ def test_gradients_are_clipped(tables, tmp_path):
     """One step of plain descent moves the weights by the rate times the clipped norm."""
     rate, clip = 0.5, 1e-3
     plain = tiny(tables[2], 2, steps=1, precision="float64", log_every=1)
-    own = weights_after(replace(plain, scheme=Plain(optimiser=SGD(rate=rate), clip=clip)), tmp_path / "run")
+    own = weights_after(
+        replace(plain, scheme=Plain(optimiser=SGD(rate=rate), schedule=Constant(), clip=clip)), tmp_path / "run"
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plain.seed)
         fresh = Model(plain.model).double().state_dict()

@@ -15,7 +15,7 @@ import torch
 
 from oracles.cohort import lines, tiny, tree, write_cohort, write_settings
 from warpwright.errors import BadInput
-from warpwright.schemes import SGD, Adam, Plain
+from warpwright.schemes import SGD, Adam, Constant, Plain
 from warpwright.training import Training, Validation, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.processes import Processes, processes
@@ -56,10 +56,10 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
         checkpoint_every=5,
         validation=Validation(every=5),
     )
-    descent = Plain(optimiser=SGD(rate=0.3, momentum=0.9), clip=1.0)
+    descent = Plain(optimiser=SGD(rate=0.3, momentum=0.9), schedule=Constant(), clip=1.0)
     return {
         "sgd": replace(plain, precision="float64", scheme=descent),
-        "adam": replace(plain, scheme=Plain(optimiser=Adam(rate=3e-3), average=0.9), accumulate=2),
+        "adam": replace(plain, scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant(), average=0.9), accumulate=2),
     }
 
 

@@ -27,7 +27,7 @@ from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.networks import VoxelMorphDiff
 from warpwright.product.model_folder import packed, read_model
-from warpwright.schemes import Adam, AdamW, Plain
+from warpwright.schemes import Adam, AdamW, Constant, Plain
 from warpwright.training import Card, Training, Validation, run, train
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from warpwright.training.pictures import draw_sample
@@ -262,7 +262,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_keeps_the_model_before(tables, tmp_path, monkeypatch):
-    training = rich(tables[2], 2, validation=Validation(every=2, by="loss"), scheme=Plain(optimiser=Adam(rate=3e-3)))
+    training = rich(
+        tables[2], 2, validation=Validation(every=2, by="loss"), scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant())
+    )
     train(replace(training, steps=2), tmp_path / "two")
     output, real = tmp_path / "run", Path.write_bytes
 

@@ -25,7 +25,7 @@ from warpwright.methods import Model
 from warpwright.networks import VoxelMorph
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
-from warpwright.schemes import SGD, Adam, Plain
+from warpwright.schemes import SGD, Adam, Constant, Plain
 from warpwright.training import Training, Validation, run, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.stream import prepared
@@ -159,7 +159,7 @@ def test_the_same_training_gives_the_same_bytes_and_another_seed_others(tables, 
 def test_one_pair_is_learnt(tables, tmp_path, dim):
     table = tables[dim].with_name("pair.csv")
     table.write_text("id,fixed,moving\nthe pair,image_0.nii.gz,image_1.nii.gz\n")
-    scheme = Plain(optimiser=Adam(rate=1e-2))
+    scheme = Plain(optimiser=Adam(rate=1e-2), schedule=Constant())
     plain = tiny(table, dim, scheme=scheme, steps=30, log_every=1, checkpoint_every=30)
     train(replace(plain, data=Data(manifest=table, pairing="paired")), tmp_path / "run")
     losses = [row["loss"] for row in lines(tmp_path / "run")]
@@ -296,7 +296,9 @@ def test_validation_leaves_the_model_as_it_was(tables):
 
 
 def test_a_loss_that_is_no_number_stops_with_step_pairs_and_checkpoint(tables, tmp_path):
-    training = tiny(tables[2], 2, scheme=Plain(optimiser=SGD(rate=1e30)), steps=9, checkpoint_every=1, batch=2)
+    training = tiny(
+        tables[2], 2, scheme=Plain(optimiser=SGD(rate=1e30), schedule=Constant()), steps=9, checkpoint_every=1, batch=2
+    )
     sentence = sentence_of(Failed, lambda: train(training, tmp_path / "run"))
     step = int(sentence.split(":")[0].removeprefix("step "))
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
@@ -354,7 +356,7 @@ BAD: dict[str, tuple[Callable[[dict[int, Path], Path], Training], list[str]]] = 
         lambda _, folder: with_model(tiny(write_cohort(folder, 2), 2), loss=(LandmarkDistance(),)),
         ["a landmark loss needs points", "case0"],
     ),
-    "layers": (lambda tables, _: with_model(tiny(tables[2], 2), layers=(FullSize(),)), ["Enlargement", "Velocity"]),
+    "layers": (lambda tables, _: with_model(tiny(tables[2], 2), layers=(FullSize(),)), ["fullsize", "Velocity"]),
     "nowhere": (lambda _, folder: tiny(folder / "none.csv", 2), ["none.csv"]),
 }
 
