@@ -15,6 +15,7 @@ from PIL import Image as Picture
 
 from warpwright.data import Pair, bundled_pairs
 from warpwright.product.model_folder import read_model
+from warpwright.training import Training
 from warpwright.training.config import read_training
 
 PAIRS = {pair.name: pair for pair in bundled_pairs()}
@@ -158,3 +159,11 @@ def test_the_card_of_the_bundled_model_says_everything() -> None:
             assert "not stated" not in card
             assert "CC BY-SA 4.0" in card
             assert "among the training images" in card
+
+
+def test_a_bare_training_has_the_network_the_loss_and_the_scheme_of_the_recipe() -> None:
+    recipe = read_training(Path(__file__).parents[2] / "recipes/hippocampus/unsupervised.toml")
+    bare = Training(data=recipe.data)
+    for name in ("network", "layers", "loss"):
+        assert getattr(bare.model, name) == getattr(recipe.model, name)
+    assert bare.scheme == recipe.scheme

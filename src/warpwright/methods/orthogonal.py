@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 __all__ = ["Orthogonal", "orthogonalised"]
 
@@ -56,10 +57,11 @@ class Orthogonal(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                update, rate = self._matrix(weight, group), group["lr"]
+                update = self._matrix(weight, group)
                 if update is None:
-                    update, rate = self._other(weight), rate * group["others"]
-                weight.add_(update, alpha=-rate)
+                    self._adam(weight, weight.grad, group["lr"] * group["others"])
+                else:
+                    weight.add_(update, alpha=-group["lr"])
 
     def _matrix(self, weight: Tensor, group: dict[str, float]) -> Tensor | None:
         """The update of a matrix, Nesterov's momentum; None for other weights."""
@@ -73,15 +75,11 @@ class Orthogonal(torch.optim.Optimizer):
         matrix = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
         return (LENGTH * max(matrix.shape) ** 0.5) * orthogonalised(matrix).reshape(weight.shape)
 
-    def _other(self, weight: Tensor) -> Tensor:
-        """The update by Adam."""
-        gradient, state, (first, second) = weight.grad, self.state[weight], BETAS
-        assert gradient is not None
+    def _adam(self, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        """Torch's Adam for one weight."""
+        state = self.state[weight]
         if not state:
             state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].lerp_(gradient.square(), 1 - second)
-        step = float(state["step"])
-        mean, square = state["mean"] / (1 - first**step), state["square"] / (1 - second**step)
-        return mean / (square.sqrt() + EPSILON)
+        moments = [state["mean"]], [state["square"]], [], [state["step"]]
+        fixed = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "weight_decay": 0.0, "eps": EPSILON, "maximize": False}
+        adam([weight], [gradient], *moments, lr=rate, **fixed)
