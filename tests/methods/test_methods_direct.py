@@ -251,7 +251,8 @@ def test_energies(dim: int) -> None:
     fixed, moving, field = warped_pair((24, 20, 22)[:dim], 1.5)
     plain = Preparation(start="none")
     nothing = register_direct(model_of(still, dim, preparation=plain), fixed, moving)
-    assert nothing.energy_before == nothing.energy_after > 0
+    assert nothing.energy_before > 0
+    assert nothing.energy_after == pytest.approx(nothing.energy_before, rel=1e-6)  # moved by nothing, in other arithmetic
     (stage,) = nothing.stages
     assert (stage.name, stage.steps) == ("network", 1)
     assert (stage.energy_start, stage.energy_end) == (nothing.energy_before, nothing.energy_after)
