@@ -11,6 +11,7 @@ from torch import Tensor
 from oracles.make import smooth_field
 from warpwright.energies.losses import (
     AnyTerm,
+    GradientInverseConsistency,
     Images,
     InverseConsistency,
     LandmarkDistance,
@@ -31,6 +32,7 @@ TERMS: tuple[AnyTerm, ...] = (
     Overlap(labels=(1, 2, 3), weight=0.7),
     LandmarkDistance(weight=0.05),
     InverseConsistency(weight=0.3),
+    GradientInverseConsistency(weight=0.2),
     VelocityPrior(weight=0.01),
 )
 

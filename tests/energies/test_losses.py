@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from oracles.make import normal
+from warpwright.energies.consistency import gradient_inverse_consistency, sampling_points
 from warpwright.energies.losses import (
     AnyTerm,
+    GradientInverseConsistency,
     Images,
     InverseConsistency,
     LandmarkDistance,
@@ -143,11 +145,10 @@ def test_smoothness_of_the_displacement(dim: int) -> None:
 
 def test_a_velocity_at_half_the_resolution_has_voxels_of_twice_the_size(dim: int) -> None:
     batch, prediction = batch_of(dim), full_prediction(dim)
-    assert prediction.velocity is not None
     doubled = tuple(2 * s for s in SPACING[:dim])
-    expected = torch.tensor([squared_gradient(v.numpy(), doubled) for v in prediction.velocity.values])
+    expected = torch.tensor([squared_gradient(v.numpy(), doubled) for v in prediction.velocities[0].values])
     torch.testing.assert_close(Smoothness(on="velocity").value(batch, prediction), expected, atol=1e-12, rtol=0)
-    uneven = replace(prediction.velocity, factors=(1, 2, 4)[:dim])
+    uneven = replace(prediction.velocities[0], factors=(1, 2, 4)[:dim])
     spacing = tuple(s * k for s, k in zip(SPACING[:dim], (1, 2, 4), strict=False))
     expected = torch.tensor([squared_gradient(v.numpy(), spacing) for v in uneven.values])
     found = Smoothness(on="velocity").value(batch, Prediction((uneven, prediction.final)))
@@ -225,15 +226,41 @@ def test_landmarks(dim: int) -> None:
 
 
 def test_inverse_consistency(dim: int) -> None:
+    """The penalties at the points that torch's generator gives, of displacements in voxels."""
     batch, there, back = batch_of(dim), field_of(dim), -0.8 * field_of(dim)
-    expected = []
-    for u, w in zip(there.numpy(), back.numpy(), strict=True):
-        errors = [first + read(second, first, "nearest") for first, second in ((u, w), (w, u))]
-        expected.append(sum((e**2).sum(0).mean() for e in errors))
-    found = InverseConsistency().value(batch, said(there, inverse=back))
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-12, rtol=0)
+    shape = tuple(there.shape[2:])
+    known = said(there, inverse=back)
+    for every in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            first = InverseConsistency(every=every).value(batch, known)
+            torch.manual_seed(5)
+            second = GradientInverseConsistency(every=every).value(batch, known)
+            torch.manual_seed(5)
+            third = GradientInverseConsistency(every=every, derivative="exact").value(batch, known)
+        points = sampling_points(shape, every=every, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        expected = []
+        for u, w in zip(there.numpy(), back.numpy(), strict=True):
+            at = points[0].flatten(1).numpy()
+            errors = [x2 - at for x2 in (went(u, went(w, at)), went(w, went(u, at)))]
+            expected.append(sum((e**2).mean() for e in errors))
+        torch.testing.assert_close(first, torch.tensor(expected), atol=1e-12, rtol=0)
+        torch.testing.assert_close(second, gradient_inverse_consistency(there, back, points, step=0.1))
+        torch.testing.assert_close(third, gradient_inverse_consistency(there, back, points, derivative="exact"))
     exact = torch.full_like(there, 0.5)
-    assert InverseConsistency().value(batch, said(exact, inverse=-exact)).abs().max() < 1e-24
+    for term in (InverseConsistency(), GradientInverseConsistency()):
+        assert term.value(batch, said(exact, inverse=-exact)).abs().max() < 1e-24
+
+
+def went(field: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Where a displacement takes points (D, N), by scipy."""
+    return points + np.stack([map_coordinates(component, points, order=1, mode="nearest") for component in field])
+
+
+@pytest.mark.parametrize("term", [InverseConsistency, GradientInverseConsistency])
+def test_a_negative_weight_of_consistency_is_refused(term: Any) -> None:
+    with pytest.raises(BadInput, match="must be at least 0, got -0.1"):
+        term(weight=-0.1)
 
 
 def divergence(mean: np.ndarray, log_variance: np.ndarray, prior: float) -> float:
@@ -280,12 +307,14 @@ def test_the_best_variance_is_that_of_the_prior(dim: int) -> None:
 
 def test_the_loss_is_the_weighted_sum(dim: int) -> None:
     batch, prediction = batch_of(dim), full_prediction(dim)
+    torch.manual_seed(5)
     total, parts = pair_loss(TERMS, batch, prediction)
+    torch.manual_seed(5)
     values = [term.value(batch, prediction) for term in TERMS]
     expected = sum(t.weight * v for t, v in zip(TERMS, values, strict=True))
     torch.testing.assert_close(total, expected)
     assert total.shape == (2,)
-    assert list(parts) == ["similarity", "smoothness", "overlap", "landmarks", "inverse", "prior"]
+    assert list(parts) == ["similarity", "smoothness", "overlap", "landmarks", "inverse", "gradicon", "prior"]
     torch.testing.assert_close(parts["similarity"], values[0] + values[1])  # two terms of one name
     torch.testing.assert_close(parts["overlap"], values[3])
     nothing, none = pair_loss((), batch, prediction)
@@ -296,6 +325,7 @@ def test_the_loss_is_the_weighted_sum(dim: int) -> None:
 def test_every_pair_counts_by_itself(dim: int) -> None:
     """A value belongs to one pair, whatever the others of its batch are."""
     batch, prediction = batch_of(dim), full_prediction(dim)
+    torch.manual_seed(5)
     both, _ = pair_loss(TERMS, batch, prediction)
     for k in range(2):
         one = replace(
@@ -308,6 +338,7 @@ def test_every_pair_counts_by_itself(dim: int) -> None:
             tensors = {name: value[k : k + 1] for name, value in tensors.items() if isinstance(value, Tensor)}
             return replace(estimate, coarser=tuple(cut(level) for level in estimate.coarser), **tensors)
 
+        torch.manual_seed(5)
         alone, _ = pair_loss(TERMS, one, Prediction(tuple(cut(e) for e in prediction.trail)))
         torch.testing.assert_close(alone[0], both[k], atol=1e-12, rtol=1e-12)
 
@@ -336,6 +367,7 @@ def test_gradients(term: AnyTerm, dim: int, generator: torch.Generator) -> None:
     inputs = (*inputs, normal(generator, 1, dim, 2, *shape[1:]))
 
     def value(there: Tensor, back: Tensor, velocity: Tensor) -> Tensor:
+        torch.manual_seed(5)
         factors = (2, *(1,) * (dim - 1))
         trail = Prediction((Velocity(values=velocity, shape=shape, factors=factors), *said(there, inverse=back).trail))
         return term.value(batch, trail)

@@ -175,8 +175,9 @@ def test_a_model_looks_at_the_whole_image(dim: int) -> None:
     for shape in ((5, 30, 6), (40, 4, 40)):
         model = model_of(still, dim, preparation=Preparation(shape=shape[:dim]))
         register_direct(model, image_on(grid), image_on(elsewhere(dim)))
-        assert isinstance(model.network, KnownNetwork)
-        assert model.network.seen == [Preparation().whole(grid).shape]
+        network = model.get_submodule("network.network")
+        assert isinstance(network, KnownNetwork)
+        assert network.seen == [Preparation().whole(grid).shape]
 
 
 def test_fields_are_carried_between_grids(dim: int) -> None:
@@ -236,7 +237,7 @@ def test_a_velocity_gives_its_inverse(dim: int) -> None:
             return Velocity(values=velocity, shape=working.shape, factors=(1,) * dim)
 
     model = model_of(still, dim, layers=(Integrate(), FullSize()))
-    model.network = Flow(still)
+    model.network.network = Flow(still)
     found = register_direct(model, image_on(grid), image_on(elsewhere(dim)))
     back = found.backward(centring(grid, elsewhere(dim))(inner_points(grid, 3)))
     at = working.to_voxel(inner_points(grid, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -106,14 +107,14 @@ class Prediction:
         return self.final.inverse
 
     @property
-    def velocity(self) -> Velocity | None:
-        """The velocity that was integrated, if any."""
-        return next((e for e in reversed(self.trail) if isinstance(e, Velocity)), None)
+    def velocities(self) -> tuple[Velocity, ...]:
+        """The velocities that were integrated, one for every step of the model that has one."""
+        return tuple(e for e, after in pairwise(self.trail) if isinstance(e, Velocity) and not isinstance(after, Velocity))
 
     @property
-    def distribution(self) -> VelocityDistribution | None:
-        """The distribution that the velocity was drawn from, if any."""
-        return next((e for e in self.trail if isinstance(e, VelocityDistribution)), None)
+    def distributions(self) -> tuple[VelocityDistribution, ...]:
+        """The distributions that velocities were drawn from, one for every step that has one."""
+        return tuple(e for e in self.trail if isinstance(e, VelocityDistribution))
 
     def reversed(self) -> Prediction | None:
         """The prediction for the swapped pairs, where the model gives the inverse; else None."""

@@ -44,9 +44,13 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
             there, back = model(batch.fixed, batch.moving), None
         else:
             there, back = predict_both(model, batch)
-    total, parts = pair_loss(settings.loss, batch, there)
+    mutual = [term for term in settings.loss if term.mutual]
+    single = [term for term in settings.loss if not term.mutual]
+    total, parts = pair_loss(single, batch, there)
     if back is not None:
-        other, others = pair_loss(settings.loss, batch.swapped(), back)
+        other, others = pair_loss(single, batch.swapped(), back)
         total = (total + other) / 2
         parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
+    both, found = pair_loss(mutual, batch, there)
+    total, parts = total + both, parts | found
     return Losses(total, {name: value.detach() for name, value in parts.items()})

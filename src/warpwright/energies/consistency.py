@@ -1,0 +1,185 @@
+"""How far two maps are from being each other's inverse, and the derivative of that: ICON and GradICON.
+
+A map takes points (B, D, N) to points (B, D, N), in whatever coordinates; a displacement field stands for `x -> x + u(x)`, voxels
+of its grid, linear between voxels and constant beyond them. Both penalties look at random points that the caller gives.
+
+Reference: Greer et al., ICON, ICCV 2021; Tian et al., GradICON, CVPR 2023, equations 3 and 13. As in the authors' code, squares
+are averaged over components (the papers sum them): a weight of 1.5 belongs to this form. Their derivative is by axes of a unit
+cube, ours by the coordinates of the points, so the two differ where the sides of an image do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.geometry import full_precision, identity_points, spatial
+from warpwright.sampling import sample
+
+__all__ = ["FieldMap", "Map", "gradient_inverse_consistency", "inverse_consistency", "sampling_points"]
+
+Map = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A map that knows its derivative."""
+
+    def __call__(self, points: Tensor) -> Tensor: ...
+
+    def jacobian(self, points: Tensor) -> Tensor:
+        """(B, D, D, N), derivative of component i (axis 1) by coordinate j (axis 2)."""
+        ...
+
+
+class FieldMap:
+    """`x -> x + u(x)`, voxels.
+
+    Args:
+        displacement: u, (B, D, *S), voxels.
+    """
+
+    def __init__(self, displacement: Tensor) -> None:
+        self.displacement = displacement
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(B, D, N) to (B, D, N); one batch for another of 1."""
+        return points + sample(self.displacement, points)
+
+    def jacobian(self, points: Tensor) -> Tensor:
+        """The derivative of the linear interpolant, (B, D, D, N); beyond the grid that of the identity.
+
+        On a face between cells it is that of the cell above.
+        """
+        dim = points.shape[1]
+        floor = points.detach().floor()
+        columns: list[Tensor] = []
+        for axis in range(dim):
+            low, high = (torch.cat([points[:, :axis], end, points[:, axis + 1 :]], 1) for end in _ends(floor, axis))
+            columns.append(sample(self.displacement, high) - sample(self.displacement, low))
+        unit = torch.eye(dim, dtype=points.dtype, device=points.device)
+        return torch.stack(columns, 2) + unit[..., None]
+
+
+def _ends(floor: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Where the cell of each point begins and ends along an axis."""
+    low = floor[:, axis : axis + 1]
+    return low, low + 1
+
+
+def inverse_consistency(there: Map | Tensor, back: Map | Tensor, points: Tensor) -> Tensor:
+    """Mean squared distance of a point from its start after both maps, in both orders, by component (ICON).
+
+    Args:
+        there: a map, or the displacement of one, (B, D, *S) voxels.
+        back: the other one.
+        points: (B, D, *N), in the coordinates of the maps.
+
+    Returns:
+        (B,), squared units of the points, >= 0; 0 for inverses of each other.
+
+    Raises:
+        BadInput: two displacements on different grids.
+    """
+    a, b = _maps(there, back)
+    with full_precision(points):
+        at = points.flatten(2)
+        return _mean_square(a(b(at)) - at) + _mean_square(b(a(at)) - at)
+
+
+def gradient_inverse_consistency(
+    there: Map | Tensor,
+    back: Map | Tensor,
+    points: Tensor,
+    *,
+    derivative: Literal["difference", "exact"] = "difference",
+    step: float = 1e-3,
+) -> Tensor:
+    """Mean square of the derivative of `there(back(x)) - x`: over points and components, summed over axes (GradICON).
+
+    That is `E ||D(there o back) - I||_F^2 / D`. A constant shift costs nothing, so a pair of maps need not agree on one.
+
+    Args:
+        there: a map, or the displacement of one, (B, D, *S) voxels.
+        back: the other one, which acts first.
+        points: (B, D, *N), in the coordinates of the maps.
+        derivative: "difference" compares with points a step farther along each axis; "exact" multiplies the derivatives of
+            the interpolants.
+        step: of the difference, in the coordinates of the points. Single precision wants about 1e-3 of the extent of the image:
+            the default on a unit cube, 0.1 for a hundred voxels.
+
+    Returns:
+        (B,), >= 0, without unit.
+
+    Raises:
+        BadInput: two displacements on different grids, or an exact derivative of a map that does not know it.
+    """
+    a, b = _maps(there, back)
+    with full_precision(points):
+        at = points.flatten(2)
+        if derivative == "difference":
+            return _by_difference(a, b, at, step)
+        if not isinstance(a, Differentiable) or not isinstance(b, Differentiable):
+            raise BadInput("an exact derivative needs displacement fields, or maps with a jacobian: expected derivative 'difference'")
+        product = torch.einsum("bijn,bjkn->bikn", *_expanded(a.jacobian(b(at)), b.jacobian(at)))
+        unit = torch.eye(at.shape[1], dtype=at.dtype, device=at.device)
+        return (product - unit[..., None]).square().sum(2).flatten(1).mean(1)
+
+
+def _by_difference(a: Map, b: Map, at: Tensor, step: float) -> Tensor:
+    """All displaced points are evaluated at once. Errors, not maps, are subtracted: they are small, so digits last."""
+    dim, count = at.shape[1:]
+    offsets = step * torch.eye(dim, dtype=at.dtype, device=at.device)
+    every = torch.cat([at, *(at + offsets[:, axis, None] for axis in range(dim))], 2)
+    error = (a(b(every)) - every).unflatten(2, (dim + 1, count))
+    slopes = (error[:, :, 1:] - error[:, :, :1]) / step
+    return slopes.square().sum(2).flatten(1).mean(1)
+
+
+def sampling_points(
+    shape: tuple[int, ...],
+    *,
+    every: int = 2,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Points of a grid, each moved at random: normal with a deviation of the distance between them, so some lie outside.
+
+    Args:
+        shape: S, of the grid.
+        every: voxels between points along each axis.
+        generator: what the moves are drawn from, on the CPU; None for torch's own.
+        dtype: of the points.
+        device: of the points.
+
+    Returns:
+        (1, D, *ceil(S / every)), voxels.
+
+    Raises:
+        BadInput: `every` is below 1.
+    """
+    if every < 1:
+        raise BadInput(f"points are sampled every 1 voxel or more, got {every}")
+    grid = identity_points(shape, dtype=dtype, device=torch.device("cpu"))[(..., *(slice(None, None, every),) * len(shape))]
+    return (grid + every * torch.randn(grid.shape, generator=generator, dtype=grid.dtype)).to(device)
+
+
+def _maps(there: Map | Tensor, back: Map | Tensor) -> tuple[Map, Map]:
+    if isinstance(there, Tensor) and isinstance(back, Tensor) and spatial(there) != spatial(back):
+        raise BadInput(f"two displacements of inverse maps lie on grids of {spatial(there)} and {spatial(back)}, expected one grid")
+    a, b = (FieldMap(given) if isinstance(given, Tensor) else given for given in (there, back))
+    return a, b
+
+
+def _expanded(*values: Tensor) -> tuple[Tensor, ...]:
+    batch = max(len(v) for v in values)
+    return tuple(v.expand(batch, *v.shape[1:]) for v in values)
+
+
+def _mean_square(error: Tensor) -> Tensor:
+    return error.square().flatten(1).mean(1)

@@ -1,0 +1,198 @@
+"""Networks in several steps: each looks at the moving image as the steps before it have left it, or at both at a coarser scale.
+
+A step gives the trail of its estimates; the last one is a displacement on the lattice of the images it was given. Two rules make
+all others: a step at a coarser scale, and a step after a step. Sizes are read when a step is called.
+
+Reference: Tian et al., GradICON, CVPR 2023, section 4 (Down, TwoStep, equations 11 and 12). There maps live on a unit cube whose
+corners are the middles of the outermost voxels, at every scale, although pooled voxels lie elsewhere (up to half a voxel at the
+border). Here a coarse voxel stays where `Grid.downsample` puts it; `AtScale(placing="corners")` does as the paper's code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from warpwright.errors import BadInput
+from warpwright.geometry import full_precision, spatial
+from warpwright.layers import AnyLayer, Pipeline
+from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator
+from warpwright.sampling import downsample, resize_displacement, warp
+from warpwright.transforms import compose
+
+__all__ = ["AnyNetwork", "AtScale", "Direct", "Step", "TwoStep", "build_step"]
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+Trail = tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direct:
+    """One estimator with field layers of its own, in place of those that the model names for all.
+
+    Args:
+        network: the estimator.
+        layers: what turns its estimate into a displacement of the lattice it was given.
+    """
+
+    network: AnyArchitecture
+    layers: tuple[AnyLayer, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStep:
+    """One step, then another that sees the moving image as the first has warped it: `x -> first(second(x))`.
+
+    Args:
+        first: step of the images as they are.
+        second: step of what is left.
+    """
+
+    first: AnyNetwork
+    second: AnyNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtScale:
+    """A step that looks at coarser images.
+
+    Args:
+        network: the step.
+        factor: fine voxels to a coarse one along each axis.
+
+    Raises:
+        BadInput: the factor is below 2.
+    """
+
+    network: AnyNetwork
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        if self.factor < 2:
+            raise BadInput(f"a step at a coarser scale needs a factor of at least 2, got {self.factor}")
+
+
+AnyNetwork = AnyArchitecture | AtScale | Direct | TwoStep
+
+
+def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, channels: int = 1) -> Step:
+    """A step with fresh weights, drawn from torch's generator.
+
+    Args:
+        network: what is built.
+        layers: what follows every estimator that has none of its own.
+        dim: axes of the images.
+        channels: channels of each image.
+    """
+    if isinstance(network, TwoStep):
+        return Twice(build_step(network.first, layers, dim, channels), build_step(network.second, layers, dim, channels))
+    if isinstance(network, AtScale):
+        return Coarser(build_step(network.network, layers, dim, channels), network.factor)
+    if isinstance(network, Direct):
+        return build_step(network.network, network.layers, dim, channels)
+    return Single(network.build(dim, channels), Pipeline([layer.build(dim) for layer in layers]), dim)
+
+
+class Step(nn.Module, ABC):
+    """From two images on one grid to the estimates on the way to a displacement."""
+
+    @abstractmethod
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        """The trail, of which the last is a `Displacement` of factors 1.
+
+        Args:
+            fixed: (B, C, *S).
+            moving: (B, C, *S).
+        """
+
+
+class Single(Step):
+    """An estimator and its field layers; the estimator may run under autocast, fields stay in the dtype of the images."""
+
+    def __init__(self, network: Estimator, pipeline: Pipeline, dim: int) -> None:
+        super().__init__()
+        layout = CHANNELS_LAST[dim]  # on a CPU convolutions are up to twice as fast
+        self.network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: missing in torch's annotations
+        self.pipeline = pipeline
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        """As `Step` says.
+
+        Raises:
+            BadInput: the layers do not serve the network's estimate, or do not end at a displacement of the image's lattice.
+        """
+        estimate = in_dtype(self.network(fixed, moving), fixed.dtype)
+        with full_precision(fixed):
+            trail = self.pipeline(estimate)
+        last = trail[-1]
+        if not isinstance(last, Displacement) or max(last.factors) > 1:
+            found = f"{type(last).__name__} on a lattice of factors {last.factors}"
+            raise BadInput(f"the layers of the model end at a {found}, expected a Displacement of factors 1 (a layer FullSize)")
+        return trail
+
+
+class Twice(Step):
+    """As `TwoStep` says; the inverse is kept where both steps give one."""
+
+    def __init__(self, first: Step, second: Step) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        before = self.first(fixed, moving)
+        outer = cast(Displacement, before[-1])
+        with full_precision(fixed):
+            moved = warp(moving, outer.values)
+        after = self.second(fixed, moved)
+        inner = cast(Displacement, after[-1])
+        with full_precision(fixed):
+            values = compose(outer.values, inner.values)
+            both = outer.inverse is not None and inner.inverse is not None
+            inverse = compose(inner.inverse, outer.inverse) if both else None
+        return (*before, *after, replace(outer, values=values, inverse=inverse, coarser=()))
+
+
+class Coarser(Step):
+    """As `AtScale` says; estimates are told of the finer lattice, and the last one is enlarged to it."""
+
+    def __init__(self, step: Step, factor: int) -> None:
+        super().__init__()
+        self.step = step
+        self.factor = factor
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        shape = spatial(fixed)
+        factors, ones = (self.factor,) * len(shape), (1,) * len(shape)
+        with full_precision(fixed):
+            images = [downsample(image, factors) for image in (fixed, moving)]
+        trail = tuple(on_finer(estimate, shape, factors) for estimate in self.step(*images))
+        last = cast(Displacement, trail[-1])
+
+        def enlarged(values: Tensor) -> Tensor:
+            return resize_displacement(values, factors, shape, ones)
+
+        with full_precision(fixed):
+            inverse = None if last.inverse is None else enlarged(last.inverse)
+            return (*trail, replace(last, values=enlarged(last.values), inverse=inverse, factors=ones, coarser=()))
+
+
+def on_finer(estimate: Estimate, shape: tuple[int, ...], factors: tuple[int, ...]) -> Estimate:
+    """An estimate about a coarser image as one about the image of `shape` that it was downsampled from by `factors`."""
+    coarser = tuple(on_finer(level, shape, factors) for level in estimate.coarser)
+    return replace(
+        estimate, shape=shape, factors=tuple(a * b for a, b in zip(estimate.factors, factors, strict=True)), coarser=coarser
+    )
+
+
+def in_dtype(estimate: Estimate, dtype: torch.dtype) -> Estimate:
+    """An estimate with all its tensors in a dtype."""
+    found = {f.name: getattr(estimate, f.name) for f in fields(estimate)}
+    changed = {name: value.to(dtype) for name, value in found.items() if isinstance(value, Tensor)}
+    coarser = tuple(in_dtype(level, dtype) for level in estimate.coarser)
+    return replace(estimate, coarser=coarser, **changed)
