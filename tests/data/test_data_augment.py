@@ -405,3 +405,10 @@ def test_an_axis_of_one_voxel() -> None:
         assert bool(torch.isfinite(transform(grid.to_world(voxels(grid)))).all())
     out = setting.intensity(torch.rand(1, 9, 1, 8, generator=torch.Generator().manual_seed(0)), rng)
     assert bool(torch.isfinite(out).all())
+
+
+def test_a_rounding_below_zero_stays_a_number(dim: int) -> None:
+    """It is what an interpolation of zeros may leave."""
+    image = torch.full((1, *(3,) * dim), -1e-9)
+    found = Augmentation(gamma=0.3).intensity(image, np.random.default_rng(1))
+    assert torch.equal(found, torch.zeros_like(image))

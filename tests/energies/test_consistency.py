@@ -143,8 +143,9 @@ def test_a_batch_is_what_its_pairs_are(dim: int) -> None:
     points = inner_points(dim)
     for derivative in DERIVATIVES:
         found = gradient_inverse_consistency(there, back, points, derivative=derivative)
-        one = [gradient_inverse_consistency(a[None], b[None], points, derivative=derivative) for a, b in zip(there, back, strict=True)]
-        torch.testing.assert_close(found, torch.cat(one))
+        for k in range(2):
+            one = gradient_inverse_consistency(there[k : k + 1], back[k : k + 1], points, derivative=derivative)
+            torch.testing.assert_close(found[k : k + 1], one)
 
 
 def test_single_precision_holds_under_autocast(dim: int) -> None:

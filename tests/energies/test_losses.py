@@ -259,7 +259,7 @@ def went(field: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("term", [InverseConsistency, GradientInverseConsistency])
 def test_a_negative_weight_of_consistency_is_refused(term: Any) -> None:
-    with pytest.raises(BadInput, match="must be at least 0, got -0.1"):
+    with pytest.raises(BadInput, match=r"must be at least 0, got -0\.1"):
         term(weight=-0.1)
 
 

@@ -18,10 +18,20 @@ from warpwright.energies.losses import Images, Smoothness
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
-from warpwright.layers import FullSize, Integrate
+from warpwright.layers import FullSize, Integrate, LinearField
 from warpwright.methods import Model, ModelSettings, batch_loss
-from warpwright.methods.multistep import AtScale, Direct, Step, TwoStep, build_step
-from warpwright.networks import Architecture, Displacement, Estimate, Estimator, TallUNet, VoxelMorph, save_memory
+from warpwright.methods.multistep import Antisymmetric, AtScale, Direct, Step, SymmetricTwoStep, TwoStep, build_step
+from warpwright.networks import (
+    AffineNet,
+    Architecture,
+    Displacement,
+    Estimate,
+    Estimator,
+    TallUNet,
+    Velocity,
+    VoxelMorph,
+    save_memory,
+)
 from warpwright.sampling import downsample, resize_displacement, warp
 from warpwright.transforms import DisplacementField, compose, exp
 
@@ -233,3 +243,94 @@ def test_what_is_refused(dim: int) -> None:
     half = TwoStep(first=Direct(network=tiny(half_resolution=True, field="displacement")), second=SMALL)
     with pytest.raises(BadInput, match="expected a Displacement of factors 1"):
         Model(ModelSettings(dim=dim, network=half, layers=()))(torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
+
+
+def test_corners_are_placed_as_the_paper_has_them(dim: int) -> None:
+    """Blocks are averaged, and the outermost voxels of a field lie on those of the image."""
+    fixed, moving = images(dim)
+    shape = tuple(fixed.shape[2:])
+    coarse = tuple(-(-n // 2) for n in shape)
+    field = smooth_field(coarse, 0.8).expand(2, -1, *coarse)
+    step = build_step(AtScale(network=Known(answer=lambda *_: field), placing="corners"), (), dim)
+    found = last(step(fixed, moving)).values
+    seen, _ = network_of(step, "step.network").seen[0]
+    block = fixed[(..., *(slice(0, 2),) * dim)].mean(tuple(range(2, dim + 2)))
+    torch.testing.assert_close(seen[(..., *(0,) * dim)], block)
+    ratio = torch.tensor([(n - 1) / (m - 1) for n, m in zip(shape, coarse, strict=True)], dtype=torch.float64)
+    scaled = field * ratio.reshape(1, dim, *(1,) * dim)
+    mode = "bilinear" if dim == 2 else "trilinear"
+    expected = torch.nn.functional.interpolate(scaled, size=shape, mode=mode, align_corners=True)
+    torch.testing.assert_close(found, expected)
+
+
+def test_swapping_the_images_inverts_a_symmetric_two_step(dim: int) -> None:
+    step = Antisymmetric(network=tiny())
+    network = SymmetricTwoStep(first=AtScale(network=step), second=step)
+    model = lively(morph(dim, network=network, layers=(Integrate(), FullSize()))).double()
+    for name, weight in model.named_parameters():
+        if "head" in name:
+            weight.data.mul_(0.1)
+    batch = batch_of(dim, torch.float64)
+    there, back = model(batch.fixed, batch.moving), model(batch.moving, batch.fixed)
+    assert there.inverse is not None
+    assert there.displacement.abs().max() > 0.2
+    torch.testing.assert_close(back.displacement, there.inverse)
+    inner = (..., *(slice(2, -2),) * dim)
+    assert compose(there.displacement, back.displacement)[inner].abs().max() < 0.2 * there.displacement.abs().max()
+
+
+def test_the_second_step_sees_both_images_half_way(dim: int) -> None:
+    fixed, moving = images(dim)
+    shape = tuple(fixed.shape[2:])
+    velocity, other = smooth_field(shape, 0.6), smooth_field(shape, -0.4).flip(1)
+    first, second = Flow(velocity=velocity), Flow(velocity=other)
+    step = build_step(SymmetricTwoStep(first=first, second=second), (Integrate(),), dim)
+    found = last(step(fixed, moving))
+    seen_fixed, seen_moving = step.get_submodule("second.network").seen  # pyright: ignore[reportGeneralTypeIssues]
+    half, back, middle = exp(velocity), exp(-velocity), exp(other)
+    torch.testing.assert_close(seen_fixed, warp(fixed, back))
+    torch.testing.assert_close(seen_moving, warp(moving, half))
+    torch.testing.assert_close(found.values[:1], compose(half, compose(middle, half)))
+    assert found.inverse is not None
+    torch.testing.assert_close(found.inverse[:1], compose(back, compose(exp(-other), back)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow(Architecture):
+    """A network that always answers one velocity."""
+
+    velocity: Tensor
+
+    def build(self, dim: int, channels: int = 1) -> Estimator:
+        return FlowNetwork(self.velocity)
+
+
+class FlowNetwork(Estimator):
+    def __init__(self, velocity: Tensor) -> None:
+        super().__init__()
+        self.velocity = velocity
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
+        self.seen = (fixed, moving)
+        shape = tuple(fixed.shape[2:])
+        return Velocity(values=self.velocity.expand(len(fixed), -1, *shape), shape=shape, factors=(1,) * len(shape))
+
+
+def test_symmetric_steps_refuse_what_has_no_inverse(dim: int) -> None:
+    shape = (8,) * dim
+    pair = torch.rand(1, 1, *shape), torch.rand(1, 1, *shape)
+    with pytest.raises(BadInput, match="needs a first step that gives its inverse"):
+        build_step(SymmetricTwoStep(first=SMALL, second=SMALL), (), dim)(*pair)
+    with pytest.raises(BadInput, match="needs a network of velocities, this one gives Displacement"):
+        build_step(Antisymmetric(network=SMALL), (), dim)(*pair)
+
+
+def test_an_affine_step_before_a_velocity(dim: int) -> None:
+    first = Direct(network=AffineNet(scale=0.05), layers=(LinearField(),))
+    model = morph(dim, network=TwoStep(first=first, second=tiny()), layers=(Integrate(), FullSize()))
+    batch = batch_of(dim)
+    assert model(batch.fixed, batch.moving).inverse is not None
+    batch_loss(model, batch).total.sum().backward()
+    head = model.get_submodule("network.first.network.matrix")
+    assert all(w.grad is not None and w.grad.abs().max() > 0 for w in head.parameters())

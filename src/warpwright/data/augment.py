@@ -115,7 +115,7 @@ class Augmentation:
         Returns:
             (C, *S) float32, in [0, 1].
         """
-        out = image.to(torch.float32)
+        out = image.to(torch.float32).clamp(0, 1)  # interpolation may leave a rounding below 0, which has no power
         if self.gamma > 0:
             out = out ** self._per_channel(out, self.gamma, rng).exp()
         if self.contrast > 0 or self.brightness > 0:

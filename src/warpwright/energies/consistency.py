@@ -1,7 +1,7 @@
 """How far two maps are from being each other's inverse, and the derivative of that: ICON and GradICON.
 
-A map takes points (B, D, N) to points (B, D, N), in whatever coordinates; a displacement field stands for `x -> x + u(x)`, voxels
-of its grid, linear between voxels and constant beyond them. Both penalties look at random points that the caller gives.
+A map takes points (B, D, N) to points (B, D, N), in whatever coordinates; a displacement field stands for `x -> x + u(x)`,
+voxels of its grid, linear between voxels and constant beyond them. Both penalties look at random points that the caller gives.
 
 Reference: Greer et al., ICON, ICCV 2021; Tian et al., GradICON, CVPR 2023, equations 3 and 13. As in the authors' code, squares
 are averaged over components (the papers sum them): a weight of 1.5 belongs to this form. Their derivative is by axes of a unit
@@ -124,7 +124,9 @@ def gradient_inverse_consistency(
         if derivative == "difference":
             return _by_difference(a, b, at, step)
         if not isinstance(a, Differentiable) or not isinstance(b, Differentiable):
-            raise BadInput("an exact derivative needs displacement fields, or maps with a jacobian: expected derivative 'difference'")
+            raise BadInput(
+                "an exact derivative needs displacement fields, or maps with a jacobian: expected derivative 'difference'"
+            )
         product = torch.einsum("bijn,bjkn->bikn", *_expanded(a.jacobian(b(at)), b.jacobian(at)))
         unit = torch.eye(at.shape[1], dtype=at.dtype, device=at.device)
         return (product - unit[..., None]).square().sum(2).flatten(1).mean(1)
@@ -171,7 +173,9 @@ def sampling_points(
 
 def _maps(there: Map | Tensor, back: Map | Tensor) -> tuple[Map, Map]:
     if isinstance(there, Tensor) and isinstance(back, Tensor) and spatial(there) != spatial(back):
-        raise BadInput(f"two displacements of inverse maps lie on grids of {spatial(there)} and {spatial(back)}, expected one grid")
+        raise BadInput(
+            f"two displacements of inverse maps lie on grids of {spatial(there)} and {spatial(back)}, expected one grid"
+        )
     a, b = (FieldMap(given) if isinstance(given, Tensor) else given for given in (there, back))
     return a, b
 

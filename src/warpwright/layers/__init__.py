@@ -5,8 +5,19 @@ Every layer says which kinds it serves and refuses others with a sentence. A set
 
 from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
 from warpwright.layers.integration import DrawVelocity, Integrate
+from warpwright.layers.linear import LinearField
 from warpwright.layers.resizing import FullSize, SplineField
 
-AnyLayer = SplineField | DrawVelocity | FullSize | Integrate
+AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | LinearField
 
-__all__ = ["AnyLayer", "DrawVelocity", "FieldLayer", "FullSize", "Integrate", "LayerSettings", "Pipeline", "SplineField"]
+__all__ = [
+    "AnyLayer",
+    "DrawVelocity",
+    "FieldLayer",
+    "FullSize",
+    "Integrate",
+    "LayerSettings",
+    "LinearField",
+    "Pipeline",
+    "SplineField",
+]

@@ -5,6 +5,7 @@ from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Fami
 from warpwright.methods.direct import register_direct
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
+from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep
 from warpwright.methods.prepare import Annotated, joined, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
@@ -22,9 +23,13 @@ from warpwright.methods.settings import (
 
 __all__ = [
     "Annotated",
+    "Antisymmetric",
     "AnyFamily",
+    "AnyNetwork",
     "AnySimilarity",
+    "AtScale",
     "BSpline",
+    "Direct",
     "Displacement",
     "Family",
     "Greedy",
@@ -40,7 +45,9 @@ __all__ = [
     "Settings",
     "SimilarityName",
     "Stage",
+    "SymmetricTwoStep",
     "TransformName",
+    "TwoStep",
     "Velocity",
     "batch_loss",
     "joined",

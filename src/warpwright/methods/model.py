@@ -92,4 +92,3 @@ def predict_both(model: Model, batch: PairBatch) -> tuple[Prediction, Prediction
 def with_inverse(prediction: Prediction, inverse: Tensor) -> Prediction:
     """The prediction with a displacement as the inverse of its last estimate."""
     return Prediction((*prediction.trail[:-1], replace(prediction.final, inverse=inverse)))
-

@@ -1,11 +1,11 @@
 """Networks in several steps: each looks at the moving image as the steps before it have left it, or at both at a coarser scale.
 
-A step gives the trail of its estimates; the last one is a displacement on the lattice of the images it was given. Two rules make
-all others: a step at a coarser scale, and a step after a step. Sizes are read when a step is called.
+A step gives the trail of its estimates; the last one is a displacement on the lattice of the images it was given. Steps nest: a
+step at a coarser scale, a step after a step, a step between two halves of another. Sizes are read when a step is called.
 
-Reference: Tian et al., GradICON, CVPR 2023, section 4 (Down, TwoStep, equations 11 and 12). There maps live on a unit cube whose
-corners are the middles of the outermost voxels, at every scale, although pooled voxels lie elsewhere (up to half a voxel at the
-border). Here a coarse voxel stays where `Grid.downsample` puts it; `AtScale(placing="corners")` does as the paper's code.
+Reference: Tian et al., GradICON, CVPR 2023, section 4 (Down, TwoStep, equations 11 and 12). There maps live on a unit cube
+whose corners are the middles of the outermost voxels, at every scale, although pooled voxels lie elsewhere (up to half a voxel
+at the border). Here a coarse voxel stays where `Grid.downsample` puts it; `AtScale(placing="corners")` does as the code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, spatial
 from warpwright.layers import AnyLayer, Pipeline
-from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator
+from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator, Velocity
 from warpwright.sampling import downsample, resize_displacement, warp
 from warpwright.transforms import compose
 
-__all__ = ["AnyNetwork", "AtScale", "Direct", "Step", "TwoStep", "build_step"]
+__all__ = ["Antisymmetric", "AnyNetwork", "AtScale", "Direct", "Step", "SymmetricTwoStep", "TwoStep", "build_step"]
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -64,6 +64,8 @@ class AtScale:
     Args:
         network: the step.
         factor: fine voxels to a coarse one along each axis.
+        placing: "centres" smooths and samples where `Grid.downsample` puts coarse voxels; "corners" takes means of blocks and
+            stretches the field until its outermost voxels lie on those of the image, as the paper's code does.
 
     Raises:
         BadInput: the factor is below 2.
@@ -71,13 +73,44 @@ class AtScale:
 
     network: AnyNetwork
     factor: int = 2
+    placing: Literal["centres", "corners"] = "centres"
 
     def __post_init__(self) -> None:
         if self.factor < 2:
             raise BadInput(f"a step at a coarser scale needs a factor of at least 2, got {self.factor}")
 
 
-AnyNetwork = AnyArchitecture | AtScale | Direct | TwoStep
+@dataclass(frozen=True, kw_only=True)
+class SymmetricTwoStep:
+    """A step between two halves of another: `x -> first(second(first(x)))`; the second step sees both images moved half way.
+
+    Where swapping the images inverts both steps (`Antisymmetric`), it inverts the whole.
+
+    Args:
+        first: step of the images as they are, which is done twice; it must give its inverse.
+        second: step of what is left when the moving image is moved by the first and the fixed one by its inverse.
+
+    Reference: Greer et al., ConstrICON, MICCAI 2023, arXiv 2307.07020 (the two-step approach that keeps inverse consistency).
+    """
+
+    first: AnyNetwork
+    second: AnyNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Antisymmetric:
+    """The velocity of a pair less that of the swapped pair, so that swapping the images inverts the map.
+
+    Args:
+        network: an estimator of velocities.
+
+    Reference: Greer et al., ConstrICON, MICCAI 2023, arXiv 2307.07020.
+    """
+
+    network: AnyArchitecture
+
+
+AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | SymmetricTwoStep | TwoStep
 
 
 def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, channels: int = 1) -> Step:
@@ -89,13 +122,16 @@ def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, chan
         dim: axes of the images.
         channels: channels of each image.
     """
-    if isinstance(network, TwoStep):
-        return Twice(build_step(network.first, layers, dim, channels), build_step(network.second, layers, dim, channels))
+    if isinstance(network, (SymmetricTwoStep, TwoStep)):
+        kind = Twice if isinstance(network, TwoStep) else Between
+        return kind(build_step(network.first, layers, dim, channels), build_step(network.second, layers, dim, channels))
     if isinstance(network, AtScale):
-        return Coarser(build_step(network.network, layers, dim, channels), network.factor)
+        return Coarser(build_step(network.network, layers, dim, channels), network.factor, network.placing)
     if isinstance(network, Direct):
         return build_step(network.network, network.layers, dim, channels)
-    return Single(network.build(dim, channels), Pipeline([layer.build(dim) for layer in layers]), dim)
+    own = network.network if isinstance(network, Antisymmetric) else network
+    pipeline = Pipeline([layer.build(dim) for layer in layers])
+    return Single(own.build(dim, channels), pipeline, dim, antisymmetric=own is not network)
 
 
 class Step(nn.Module, ABC):
@@ -114,8 +150,9 @@ class Step(nn.Module, ABC):
 class Single(Step):
     """An estimator and its field layers; the estimator may run under autocast, fields stay in the dtype of the images."""
 
-    def __init__(self, network: Estimator, pipeline: Pipeline, dim: int) -> None:
+    def __init__(self, network: Estimator, pipeline: Pipeline, dim: int, *, antisymmetric: bool = False) -> None:
         super().__init__()
+        self.antisymmetric = antisymmetric
         layout = CHANNELS_LAST[dim]  # on a CPU convolutions are up to twice as fast
         self.network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: missing in torch's annotations
         self.pipeline = pipeline
@@ -127,6 +164,8 @@ class Single(Step):
             BadInput: the layers do not serve the network's estimate, or do not end at a displacement of the image's lattice.
         """
         estimate = in_dtype(self.network(fixed, moving), fixed.dtype)
+        if self.antisymmetric:
+            estimate = less(estimate, in_dtype(self.network(moving, fixed), fixed.dtype))
         with full_precision(fixed):
             trail = self.pipeline(estimate)
         last = trail[-1]
@@ -158,28 +197,86 @@ class Twice(Step):
         return (*before, *after, replace(outer, values=values, inverse=inverse, coarser=()))
 
 
+class Between(Step):
+    """As `SymmetricTwoStep` says."""
+
+    def __init__(self, first: Step, second: Step) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        """As `Step` says.
+
+        Raises:
+            BadInput: the first step gives no inverse.
+        """
+        before = self.first(fixed, moving)
+        half = cast(Displacement, before[-1])
+        if half.inverse is None:
+            raise BadInput(
+                "a symmetric two-step needs a first step that gives its inverse, expected layers with Integrate(inverse)"
+            )
+        with full_precision(fixed):
+            images = warp(fixed, half.inverse), warp(moving, half.values)
+        after = self.second(*images)
+        inner = cast(Displacement, after[-1])
+        with full_precision(fixed):
+            values = compose(half.values, compose(inner.values, half.values))
+            there = inner.inverse
+            inverse = None if there is None else compose(half.inverse, compose(there, half.inverse))
+        return (*before, *after, replace(half, values=values, inverse=inverse, coarser=()))
+
+
 class Coarser(Step):
     """As `AtScale` says; estimates are told of the finer lattice, and the last one is enlarged to it."""
 
-    def __init__(self, step: Step, factor: int) -> None:
+    def __init__(self, step: Step, factor: int, placing: Literal["centres", "corners"]) -> None:
         super().__init__()
         self.step = step
         self.factor = factor
+        self.placing = placing
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
         shape = spatial(fixed)
         factors, ones = (self.factor,) * len(shape), (1,) * len(shape)
+        smaller = downsample if self.placing == "centres" else block_means
         with full_precision(fixed):
-            images = [downsample(image, factors) for image in (fixed, moving)]
+            images = [smaller(image, factors) for image in (fixed, moving)]
         trail = tuple(on_finer(estimate, shape, factors) for estimate in self.step(*images))
         last = cast(Displacement, trail[-1])
+        source = factors if self.placing == "centres" else stretches(spatial(images[0]), shape)
 
         def enlarged(values: Tensor) -> Tensor:
-            return resize_displacement(values, factors, shape, ones)
+            return resize_displacement(values, source, shape, ones)
 
         with full_precision(fixed):
             inverse = None if last.inverse is None else enlarged(last.inverse)
             return (*trail, replace(last, values=enlarged(last.values), inverse=inverse, factors=ones, coarser=()))
+
+
+def block_means(image: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Means of blocks of voxels, of what there is at the end: (B, C, *S) to (B, C, *ceil(S / factors))."""
+    pool = torch.nn.functional.avg_pool2d if len(factors) == 2 else torch.nn.functional.avg_pool3d
+    size = [min(k, n) for k, n in zip(factors, spatial(image), strict=True)]
+    return pool(image, size, list(factors), ceil_mode=True, count_include_pad=False)
+
+
+def stretches(coarse: tuple[int, ...], fine: tuple[int, ...]) -> tuple[float, ...]:
+    """Fine voxels to a coarse one where the outermost voxels of both lie on each other."""
+    return tuple((n - 1) / (m - 1) if m > 1 else float(n) for n, m in zip(fine, coarse, strict=True))
+
+
+def less(estimate: Estimate, other: Estimate) -> Estimate:
+    """A velocity less another one, coarser levels likewise.
+
+    Raises:
+        BadInput: they are no velocities.
+    """
+    if not isinstance(estimate, Velocity) or not isinstance(other, Velocity):
+        raise BadInput(f"an antisymmetric step needs a network of velocities, this one gives {type(estimate).__name__}")
+    coarser = tuple(less(one, two) for one, two in zip(estimate.coarser, other.coarser, strict=True))
+    return replace(estimate, values=estimate.values - other.values, coarser=coarser)
 
 
 def on_finer(estimate: Estimate, shape: tuple[int, ...], factors: tuple[int, ...]) -> Estimate:

@@ -3,9 +3,19 @@
 An `Architecture` is a frozen description; `build` makes the `Estimator`, which returns a typed `Estimate`.
 """
 
+from warpwright.networks.affine_net import AffineNet
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.dirnet import DIRNet
-from warpwright.networks.estimate import ControlPoints, Displacement, Estimate, FieldKind, Velocity, VelocityDistribution, field
+from warpwright.networks.estimate import (
+    ControlPoints,
+    Displacement,
+    Estimate,
+    FieldKind,
+    LinearMap,
+    Velocity,
+    VelocityDistribution,
+    field,
+)
 from warpwright.networks.fcn_ss import FCNSS
 from warpwright.networks.layers import save_memory
 from warpwright.networks.lku_net import LKUNet
@@ -13,10 +23,11 @@ from warpwright.networks.tall_unet import TallUNet
 from warpwright.networks.transmorph import TransMorph
 from warpwright.networks.voxelmorph import VoxelMorph, VoxelMorphDiff
 
-AnyArchitecture = DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
+AnyArchitecture = AffineNet | DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
 
 __all__ = [
     "FCNSS",
+    "AffineNet",
     "AnyArchitecture",
     "Architecture",
     "ControlPoints",
@@ -26,6 +37,7 @@ __all__ = [
     "Estimator",
     "FieldKind",
     "LKUNet",
+    "LinearMap",
     "TallUNet",
     "TransMorph",
     "Velocity",

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["ControlPoints", "Displacement", "Estimate", "FieldKind", "Velocity", "VelocityDistribution", "field"]
+__all__ = ["ControlPoints", "Displacement", "Estimate", "FieldKind", "LinearMap", "Velocity", "VelocityDistribution", "field"]
 
 FieldKind = Literal["displacement", "velocity"]
 
@@ -82,6 +82,17 @@ class ControlPoints(Estimate):
     values: Tensor
     knots: tuple[float, ...]
     of: FieldKind
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearMap(Estimate):
+    """A linear map with a shift, `x -> A (x - c) + c + t` with c the middle of the lattice.
+
+    Args:
+        values: (B, D, D+1), A and then t, voxels of the lattice.
+    """
+
+    values: Tensor
 
 
 def field(

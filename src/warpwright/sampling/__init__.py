@@ -1,7 +1,7 @@
 """Reading images between voxels: sampling and its adjoint, warping, filters, pyramids."""
 
 from warpwright.sampling.directional import warp_directional
-from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum
+from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum, gaussian_zero_padded
 from warpwright.sampling.intensity import AnyNormalisation, Percentiles, Window
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, splat
@@ -17,6 +17,7 @@ __all__ = [
     "downsample",
     "gaussian",
     "gaussian_sum",
+    "gaussian_zero_padded",
     "inside",
     "resize_displacement",
     "sample",

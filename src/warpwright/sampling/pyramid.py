@@ -36,12 +36,12 @@ def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
     return along_axes(image, matrices)
 
 
-def resize_displacement(displacement: Tensor, source: Sequence[int], shape: Sequence[int], target: Sequence[int]) -> Tensor:
+def resize_displacement(displacement: Tensor, source: Sequence[float], shape: Sequence[int], target: Sequence[float]) -> Tensor:
     """A displacement on `grid.downsample(source)` as one on `grid.downsample(target)`.
 
     Args:
         displacement: (B, D, *T), voxels of the source level.
-        source: downsampling factors of the source level.
+        source: downsampling factors of the source level; fractions place its voxels likewise, in the middle of the box.
         shape: spatial shape of the target level.
         target: downsampling factors of the target level.
 

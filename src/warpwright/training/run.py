@@ -15,13 +15,14 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from warpwright.config import to_mapping
 from warpwright.data import Cases, Cohort, read_cohort
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.io.atomic import last_line, replacing
-from warpwright.methods import Model
+from warpwright.methods import Model, TwoStep
 from warpwright.networks import save_memory
 from warpwright.product.model_folder import load_weights, read_model, write_model
 from warpwright.product.output import check_folder
@@ -161,6 +162,18 @@ def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def begun_with(model: Model, given: Model) -> Mapping[str, Tensor]:
+    """Weights for a model from one that was trained before: all of them, or where that is its first of two steps, those of it.
+
+    Stage 2 of GradICON (equation 12) begins so: with the network of stage 1, and a fresh step behind it.
+    """
+    own, before = model.settings, given.settings
+    if not isinstance(own.network, TwoStep) or (own.network.first, own.layers) != (before.network, before.layers):
+        return given.state_dict()
+    first = {f"network.first.{name.removeprefix('network.')}": value for name, value in given.state_dict().items()}
+    return model.state_dict() | first
+
+
 class _Run:
     """A run under way: what it works on and with, and where it writes."""
 
@@ -185,7 +198,7 @@ class _Run:
             model = Model(settings)
         if fresh and training.weights is not None:
             folder = read_model(training.weights)
-            load_weights(model, folder.model.state_dict(), str(folder.path))
+            load_weights(model, begun_with(model, folder.model), str(folder.path))
         model = model.to(device, self.dtype)
         save_memory(model, training.save_memory)
         self.parameters = sum(p.numel() for p in model.parameters())

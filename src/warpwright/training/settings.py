@@ -62,7 +62,8 @@ class Training:
     Args:
         data: images and how they are paired.
         model: network, layers, preparation, loss.
-        weights: model folder whose weights the network begins with; None for fresh ones.
+        weights: model folder whose weights the network begins with, or, if its network is the first of two steps, that step;
+            None for fresh ones.
         scheme: who owns the optimiser and the step.
         augmentation: random changes of the training pairs.
         validation: when to look, and what chooses the best model.

@@ -2,18 +2,20 @@
 
 from warpwright.energies.similarity.base import Pointwise, Similarity, reduce
 from warpwright.energies.similarity.lncc import LNCC
+from warpwright.energies.similarity.local_correlation import LocalCorrelation
 from warpwright.energies.similarity.mind import MIND
 from warpwright.energies.similarity.mse import MSE
 from warpwright.energies.similarity.mutual_information import MutualInformation
 from warpwright.energies.similarity.weighted import Term, WeightedSum
 
-AnySimilarity = LNCC | MSE | MutualInformation | MIND | WeightedSum
+AnySimilarity = LNCC | LocalCorrelation | MSE | MutualInformation | MIND | WeightedSum
 
 __all__ = [
     "LNCC",
     "MIND",
     "MSE",
     "AnySimilarity",
+    "LocalCorrelation",
     "MutualInformation",
     "Pointwise",
     "Similarity",
