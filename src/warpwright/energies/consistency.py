@@ -137,7 +137,8 @@ def _by_difference(a: Map, b: Map, at: Tensor, step: float) -> Tensor:
     dim, count = at.shape[1:]
     offsets = step * torch.eye(dim, dtype=at.dtype, device=at.device)
     every = torch.cat([at, *(at + offsets[:, axis, None] for axis in range(dim))], 2)
-    error = (a(b(every)) - every).unflatten(2, (dim + 1, count))
+    error = a(b(every)) - every
+    error = error.reshape(len(error), dim, dim + 1, count)
     slopes = (error[:, :, 1:] - error[:, :, :1]) / step
     return slopes.square().sum(2).flatten(1).mean(1)
 

@@ -192,8 +192,8 @@ class Twice(Step):
         inner = cast(Displacement, after[-1])
         with full_precision(fixed):
             values = compose(outer.values, inner.values)
-            both = outer.inverse is not None and inner.inverse is not None
-            inverse = compose(inner.inverse, outer.inverse) if both else None
+            lost = outer.inverse is None or inner.inverse is None
+            inverse = None if lost else compose(cast(Tensor, inner.inverse), cast(Tensor, outer.inverse))
         return (*before, *after, replace(outer, values=values, inverse=inverse, coarser=()))
 
 

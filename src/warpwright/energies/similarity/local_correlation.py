@@ -57,7 +57,8 @@ class LocalCorrelation(Similarity):
 
     def correlation_map(self, moved: Tensor, fixed: Tensor) -> Tensor:
         """Local correlation of every channel: (B, C, *S) images to (B, C, *S) in [-1, 1]."""
-        moved, fixed = torch.broadcast_tensors(moved, fixed)
+        batch = max(len(moved), len(fixed))
+        moved, fixed = (image.expand(batch, *image.shape[1:]) for image in (moved, fixed))
         parts = (moved, fixed, moved * moved, fixed * fixed, moved * fixed)
         mean_moved, mean_fixed, square_moved, square_fixed, product = self._blurred(torch.cat(parts, 1)).chunk(5, 1)
         var_moved = (square_moved - mean_moved.square()).clamp_min(0) + self.epsilon
