@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from warpwright.config import from_mapping, merged, read_mapping, read_toml, to_mapping
+from warpwright.config import from_mapping, merged, read_mapping, to_mapping
 from warpwright.errors import BadInput
 
 
@@ -66,7 +66,9 @@ def test_a_choice_carries_its_kind_and_a_single_table_none():
 def test_toml(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text('fast = true\npair = [7, 1]\n[similarity]\nkind = "lncc"\nwindow_mm = 2\n[[stages]]\nsteps = 9\n')
-    assert read_toml(path, Tree) == Tree(similarity=LNCC(window_mm=2.0), stages=(Stage(steps=9),), pair=(7, 1.0), fast=True)
+    assert from_mapping(Tree, read_mapping(path)) == Tree(
+        similarity=LNCC(window_mm=2.0), stages=(Stage(steps=9),), pair=(7, 1.0), fast=True
+    )
 
 
 @pytest.mark.parametrize(

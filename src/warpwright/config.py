@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from warpwright.errors import BadInput
 
-__all__ = ["KIND", "from_mapping", "merged", "read_mapping", "read_toml", "to_mapping"]
+__all__ = ["KIND", "from_mapping", "merged", "read_mapping", "to_mapping"]
 
 T = TypeVar("T")
 KIND = "kind"  # key that holds the name of the class, where there is a choice
@@ -47,11 +47,6 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput(f"{path}: expected a table of settings, found {_said(found)}")
     return found
-
-
-def read_toml(path: str | Path, cls: type[T]) -> T:
-    """The settings of a `.toml` (or `.json`) file as an instance of `cls`; see `from_mapping`."""
-    return from_mapping(cls, read_mapping(path), where=str(path))
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "settings") -> T:

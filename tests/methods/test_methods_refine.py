@@ -12,13 +12,25 @@ from methods_models import MEAN_SQUARES, batch_of, morph
 from methods_pairs import warped_pair
 from torch import nn
 
+from oracles.make import smooth_field
 from warpwright.energies.losses import Images, LandmarkDistance, Overlap
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Image
-from warpwright.layers import FullSize
-from warpwright.methods import Model, ModelSettings, Progress, Refinement, batch_loss, refined, register_direct
-from warpwright.networks import FCNSS, TallUNet
+from warpwright.layers import FullSize, Integrate
+from warpwright.methods import (
+    AtScale,
+    Model,
+    ModelSettings,
+    Progress,
+    Refinement,
+    TwoStep,
+    batch_loss,
+    refined,
+    register_direct,
+)
+from warpwright.methods.refine import Descent
+from warpwright.networks import FCNSS, TallUNet, VoxelMorph
 
 
 def smooth_pair(dim: int, size: float = 1.5) -> tuple[Image, Image]:
@@ -118,3 +130,36 @@ def test_a_refined_model_is_a_copy(dim: int) -> None:
 def test_bad_refinements_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="refinement needs steps >= 0 and a rate above 0, got"):
         Refinement(**settings)
+
+
+def test_velocities_get_an_offset_of_their_own(dim: int) -> None:
+    """One for each step, of its lattice; none where a network is asked for each direction."""
+    network = VoxelMorph(form="vm1", scale=0.25)
+    model = morph(dim, network=TwoStep(first=AtScale(network=network), second=network), layers=(Integrate(), FullSize()))
+    batch = batch_of(dim)
+    found, _ = refined(model, batch, Refinement(steps=2))
+    shapes = [tuple(p.shape) for name, p in found.named_parameters() if name.endswith("offset")]
+    shape = tuple(batch.fixed.shape[2:])
+    assert shapes == [(2, dim, *(-(-n // 2) for n in shape)), (2, dim, *shape)]
+    assert not any(name.endswith("offset") for name, _ in model.named_parameters())
+    free = morph(dim, network=VoxelMorph(form="vm1", scale=0.25, field="displacement"), layers=(), loss=MEAN_SQUARES[:1])
+    assert not any(n.endswith("offset") for n, _ in refined(free, batch, Refinement(steps=1))[0].named_parameters())
+
+
+def test_no_step_of_a_velocity_is_longer_than_told(dim: int) -> None:
+    """The first one is as long; every sample by itself."""
+    gradient = torch.cat([smooth_field((9, 8, 7)[:dim], 1.0), 5 * smooth_field((9, 8, 7)[:dim], 1.0).flip(1)])
+    field = nn.Parameter(torch.zeros_like(gradient))
+    descent = Descent([field])
+    descent.step([gradient], 0.7)
+    lengths = field.detach().square().sum(1).flatten(1).amax(1).sqrt()
+    torch.testing.assert_close(lengths, torch.full((2,), 0.7, dtype=torch.float64))
+    assert float((field.detach() * gradient).sum()) < 0
+    before = field.detach().clone()
+    descent.step([gradient], 0.1)
+    torch.testing.assert_close(
+        (field.detach() - before).square().sum(1).flatten(1).amax(1).sqrt(), torch.full((2,), 0.1).double()
+    )
+    still = nn.Parameter(torch.zeros_like(gradient))
+    Descent([still]).step([torch.zeros_like(gradient)], 1.0)
+    assert not still.any()

@@ -11,6 +11,7 @@ from warpwright.config import from_mapping, to_mapping
 from warpwright.data import Augmentation, Data
 from warpwright.energies.losses import (
     AnyTerm,
+    GradientInverseConsistency,
     Images,
     InverseConsistency,
     LandmarkDistance,
@@ -19,12 +20,12 @@ from warpwright.energies.losses import (
     VelocityPrior,
 )
 from warpwright.energies.regularity import AnyRegularity, Bending, Diffusion, Folding, TotalVariation
-from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, MutualInformation, WeightedSum
+from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, LocalCorrelation, MutualInformation, WeightedSum
 from warpwright.energies.similarity import Term as Part
 from warpwright.errors import BadInput
-from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, SplineField
-from warpwright.methods import ModelSettings
-from warpwright.networks import FCNSS, AnyArchitecture, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
+from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, LinearField, SplineField
+from warpwright.methods import Antisymmetric, AnyNetwork, AtScale, Direct, ModelSettings, SymmetricTwoStep, TwoStep
+from warpwright.networks import FCNSS, AffineNet, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
 from warpwright.sampling import Percentiles, Window
 from warpwright.schemes import (
     SGD,
@@ -44,7 +45,14 @@ from warpwright.training.config import read_training
 from warpwright.transforms import Preparation
 
 DATA = '[data]\nimages = "scans"\n'
+SMALL = TallUNet(scale=0.125)
 NETWORKS = (
+    AffineNet(scale=0.5),
+    Antisymmetric(network=VoxelMorph()),
+    Direct(network=AffineNet(), layers=(LinearField(),)),
+    TwoStep(first=AtScale(network=SMALL, factor=4, placing="corners"), second=SMALL),
+    SymmetricTwoStep(first=AtScale(network=Antisymmetric(network=VoxelMorph())), second=SMALL),
+    AtScale(network=SMALL),
     DIRNet(form="paper", spacing=8, kernels=3),
     FCNSS(),
     LKUNet(start=4, field="velocity", kernel=7, half_resolution=True),
@@ -53,9 +61,10 @@ NETWORKS = (
     VoxelMorph(form="vm2", half_resolution=True, field="displacement", scale=0.25),
     VoxelMorphDiff(scale=2.0),
 )
-LAYERS = (SplineField(), DrawVelocity(), Integrate(steps=4, downsize=2, inverse=False), FullSize())
+LAYERS = (SplineField(), DrawVelocity(), Integrate(steps=4, downsize=2, inverse=False), FullSize(), LinearField())
 SIMILARITIES = (
     LNCC(radius=3),
+    LocalCorrelation(sigma=3.0, power=2, inner=True),
     MSE(),
     MutualInformation(),
     MIND(),
@@ -67,7 +76,8 @@ TERMS = (
     *(Smoothness(regularity=regularity, on="velocity", weight=0.1) for regularity in REGULARITIES),
     Overlap(labels=(1, 2, 7), weight=3.0),
     LandmarkDistance(threshold=4.0),
-    InverseConsistency(weight=0.5),
+    InverseConsistency(weight=0.5, every=3),
+    GradientInverseConsistency(weight=0.7, every=3, derivative="exact"),
     VelocityPrior(prior=10.0),
 )
 OPTIMISERS = (
@@ -84,7 +94,7 @@ def kinds(values: tuple[Any, ...], cls: type | None = None) -> set[type]:
 
 
 def test_the_lists_above_are_complete():
-    assert kinds(NETWORKS) == set(get_args(AnyArchitecture))
+    assert kinds(NETWORKS) == set(get_args(AnyNetwork))
     assert kinds(LAYERS) == set(get_args(AnyLayer))
     assert kinds(SIMILARITIES) == set(get_args(AnySimilarity))
     assert kinds(REGULARITIES) == set(get_args(AnyRegularity))
@@ -327,3 +337,30 @@ def test_schedules_over_a_run():
         [1, 0.1, 0.1, 0.01]
     )
     assert {Constant().factor(s) for s in shares} == {1.0}
+
+
+def test_a_preset_lies_under_the_tables_of_the_file(tmp_path):
+    training = read(tmp_path, f'preset = "gradicon"\nbatch = 7\n{DATA}[model]\ndim = 2\n[scheme.optimiser]\nrate = 1e-3')
+    assert isinstance(training.model.network, TwoStep)
+    assert isinstance(training.model.network.first, AtScale)
+    assert training.model.layers == ()
+    images, consistency = training.model.loss
+    assert isinstance(images, Images)
+    assert images.similarity == LocalCorrelation(sigma=5.0)
+    assert consistency == GradientInverseConsistency(weight=0.75, every=1)
+    assert training.scheme.optimiser == Adam(rate=1e-3)
+    assert (training.batch, training.steps) == (7, 50000)
+    assert training.augmentation.flips == (0.5, 0.5)
+    second = read(tmp_path, f'preset = "gradicon-stage-2"\nweights = "one/model"\n{DATA}[model]\ndim = 2')
+    assert isinstance(second.model.network, TwoStep)
+    assert second.model.network.first == training.model.network
+    volumes = read(tmp_path, f'preset = "gradicon"\n{DATA}')
+    assert volumes.model.loss[1] == GradientInverseConsistency(weight=0.75, every=2)
+    assert volumes.augmentation.flips == (0.5, 0.5, 0.5)
+
+
+def test_an_unknown_preset_is_refused(tmp_path):
+    with pytest.raises(
+        BadInput, match=r"t\.toml\.preset: expected one of gradicon, .* found 'gradicom', did you mean 'gradicon'"
+    ):
+        read(tmp_path, f'preset = "gradicom"\n{DATA}')

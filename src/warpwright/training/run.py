@@ -23,6 +23,7 @@ from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.io.atomic import last_line, replacing
 from warpwright.methods import Model, TwoStep
+from warpwright.methods.randomness import drawing_from
 from warpwright.networks import save_memory
 from warpwright.product.model_folder import load_weights, read_model, write_model
 from warpwright.product.output import check_folder
@@ -152,14 +153,6 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, torch's generators begin at a seed; afterwards they go on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def begun_with(model: Model, given: Model) -> Mapping[str, Tensor]:

@@ -17,6 +17,7 @@ from warpwright.evaluation import dice, folding, mean_over_labels
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.methods.model import with_inverse
+from warpwright.methods.randomness import drawing_from
 from warpwright.sampling import warp_labels
 
 __all__ = ["deciding", "turned", "validate"]
@@ -33,7 +34,10 @@ def validate(model: Model, batches: Sequence[PairBatch]) -> dict[str, float]:
         pairs); with landmarks `tre`, mm (root of the mean squared distance of a pair, mean over pairs). A figure of which no
         pair has anything is left out.
     """
-    rows = [_figures(model, batch) for batch in batches]
+    rows: list[dict[str, float]] = []
+    for batch in batches:
+        with drawing_from(0, batch.fixed.device):  # points that a loss looks at
+            rows.append(_figures(model, batch))
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 

@@ -1,0 +1,79 @@
+"""Published protocols as settings of a training: `preset = "NAME"` in a TOML file, whose own tables are laid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from warpwright.config import merged
+from warpwright.errors import BadInput
+
+__all__ = ["PRESETS", "with_preset"]
+
+KEY = "preset"
+
+
+def gradicon(dim: int) -> dict[str, Any]:
+    """GradICON, stage 1: three networks at a quarter, half and full resolution, one weight for all anatomies.
+
+    The published sum of both directions is a mean here, with half the weight (0.75 for 1.5), which has the same optimum. The
+    code also permutes axes, which needs cubic images; here are the paper's flips and small affine maps.
+
+    Reference: Tian et al., GradICON, CVPR 2023, sections 4 and 5, appendix of the code for augmentation.
+    """
+    network = {"kind": "tallunet"}
+    middle = two_step({"kind": "atscale", "network": network}, network)
+    return {
+        "steps": 50000,
+        "batch": 4,
+        "model": {
+            "network": two_step({"kind": "atscale", "network": middle}, network),
+            "layers": [],
+            "loss": [
+                {"kind": "images", "similarity": {"kind": "localcorrelation", "sigma": 5.0}},
+                {"kind": "gradientinverseconsistency", "weight": 0.75, "every": 1 if dim == 2 else 2},
+            ],
+            "directions": "both",
+        },
+        "scheme": {"optimiser": {"kind": "adam", "rate": 5e-5}, "schedule": {"kind": "constant"}},
+        "augmentation": {"flips": [0.5] * dim, "rotation": 2.9, "scaling": 0.05, "shear": 0.05, "translation": 2.0},
+    }
+
+
+def gradicon_stage_2(dim: int) -> dict[str, Any]:
+    """GradICON, stage 2: a fourth network behind stage 1, whose model `weights` names (equation 12)."""
+    first = gradicon(dim)
+    network = two_step(first["model"]["network"], {"kind": "tallunet"})
+    return merged(first, {"model": {**first["model"], "network": network}})
+
+
+def two_step(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """One step and then another, as settings."""
+    return {"kind": "twostep", "first": dict(first), "second": dict(second)}
+
+
+PRESETS: Mapping[str, Callable[[int], dict[str, Any]]] = {"gradicon": gradicon, "gradicon-stage-2": gradicon_stage_2}
+
+
+def with_preset(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings with those of the preset that they name under them.
+
+    Args:
+        settings: tables of a TOML file.
+        where: what a message calls them.
+
+    Raises:
+        BadInput: there is no such preset.
+    """
+    rest = {key: value for key, value in settings.items() if key != KEY}
+    name = settings.get(KEY)
+    if name is None:
+        return rest
+    if not isinstance(name, str) or name not in PRESETS:
+        close = get_close_matches(str(name), PRESETS, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        raise BadInput(f"{where}.{KEY}: expected one of {', '.join(PRESETS)}, found {name!r}{hint}")
+    model = rest.get("model")
+    dim = model.get("dim", 3) if isinstance(model, Mapping) else 3
+    return merged(PRESETS[name](dim if dim in (2, 3) else 3), rest)
