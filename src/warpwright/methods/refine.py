@@ -23,7 +23,7 @@ from warpwright.sampling import gaussian
 __all__ = ["Refinement", "refined"]
 
 MOMENTUM, OTHERS = 0.8, 0.2  # of Muon: a short memory for few steps, and the share of the rate for biases and heads
-STEP, SMOOTHING = 1.0, 1.0  # of a velocity, voxels of its lattice: largest first step, standard deviation of its Gaussian
+STEP, SMOOTHING = 1.5, 0.7  # of a velocity, voxels of its lattice: largest first step, standard deviation of its Gaussian
 
 
 @dataclass(frozen=True, kw_only=True)
