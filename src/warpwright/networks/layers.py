@@ -11,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from warpwright.networks.convolution import Convolution3d
+
 __all__ = [
     "AVERAGE_POOL",
     "BATCH_NORM",
@@ -27,7 +29,7 @@ __all__ = [
     "small_normal_",
 ]
 
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Convolution3d}
 TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVERAGE_POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
