@@ -58,7 +58,7 @@ def register(
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.
         model: model folder (train leaves one); its network registers the pair, in the place of a search.
-        refine: steps on a copy of the model's weights for this pair.
+        refine: steps on a copy of the model for this pair.
         refine_rate: learning rate of these steps.
         refine_field: steps of the solver on the field that the model gives, with the preset's similarity and transform.
         fixed_mask: weights of the fixed voxels in the similarity.
