@@ -1,42 +1,62 @@
-"""Seconds of training steps of our VoxelMorph, the same network and loss as `step_voxelmorph.py`: JSON on standard output."""
+"""Seconds of our training steps, of the networks and losses of `step_voxelmorph.py` and `step_icon.py`: JSON on standard output."""
 
 import json
+import resource
 import sys
 import time
 
 import torch
 
-from warpwright.energies.losses import Images, Smoothness
+from warpwright.energies.losses import GradientInverseConsistency, Images, Smoothness
 from warpwright.energies.pairs import PairBatch
-from warpwright.energies.similarity import LNCC, MSE
+from warpwright.energies.similarity import LNCC, MSE, LocalCorrelation
 from warpwright.layers import FullSize, Integrate
-from warpwright.methods import Model, ModelSettings
-from warpwright.networks import VoxelMorph
-from warpwright.schemes import Adam, Plain
+from warpwright.methods import AtScale, Model, ModelSettings, TwoStep
+from warpwright.networks import TallUNet, VoxelMorph
+from warpwright.schemes import Adam, Constant, Plain
 
 
-def main(similarity: str, size: int, steps: int, threads: int) -> None:
-    """Train `steps` steps on one random pair of `size`^3 voxels."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    shape = (size,) * 3
+def voxelmorph(similarity: str) -> ModelSettings:
+    """The network of the current package, one direction."""
     likeness = LNCC(radius=4) if similarity == "ncc" else MSE()
-    settings = ModelSettings(
+    return ModelSettings(
         network=VoxelMorph(form="dense"),
         layers=(Integrate(steps=7, downsize=2, inverse=False), FullSize()),
         loss=(Images(similarity=likeness), Smoothness(on="velocity", weight=0.01)),
         directions="forward",
     )
-    scheme = Plain(optimiser=Adam(rate=1e-4)).build(Model(settings), steps)
-    fixed, moving = torch.rand(2, 1, 1, *shape)
-    batch = PairBatch(fixed=fixed, moving=moving, spacing=(1.0,) * 3)
+
+
+def gradicon() -> ModelSettings:
+    """Stage 1 in 2-D, both directions."""
+    network = TallUNet()
+    inner = TwoStep(first=AtScale(network=network), second=network)
+    return ModelSettings(
+        dim=2,
+        network=TwoStep(first=AtScale(network=inner), second=network),
+        layers=(),
+        loss=(Images(similarity=LocalCorrelation(sigma=5.0)), GradientInverseConsistency(weight=0.75, every=1)),
+    )
+
+
+def main(case: str, size: int, steps: int, threads: int) -> None:
+    """Train `steps` steps on one random pair of `size`^3 voxels, or on eight of `size`^2 pixels ("gradicon")."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    settings = gradicon() if case == "gradicon" else voxelmorph(case)
+    scheme = Plain(optimiser=Adam(rate=1e-4), schedule=Constant()).build(Model(settings), steps)
+    pairs = 8 if case == "gradicon" else 1
+    fixed, moving = torch.rand(2, pairs, 1, *(size,) * settings.dim)
+    batch = PairBatch(fixed=fixed, moving=moving, spacing=(1.0,) * settings.dim)
     seconds, figures = [], {}
     for step in range(steps):
         begin = time.perf_counter()
         figures = scheme.step(step, [batch], lambda _: None)
         seconds.append(time.perf_counter() - begin)
     parameters = sum(p.numel() for p in scheme.model.parameters())
-    sys.stdout.write(json.dumps({"seconds": seconds, "parameters": parameters, "loss": figures["loss"]}) + "\n")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    found = {"seconds": seconds, "parameters": parameters, "loss": figures["loss"], "memory_gb": peak}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ asks `inspect.getargspec`, which Python no longer has, for the names that `getfu
 import inspect
 import json
 import os
+import resource
 import sys
 import time
 from types import SimpleNamespace
@@ -49,7 +50,9 @@ def main(similarity: str, size: int, steps: int, threads: int) -> None:
         loss.backward()
         optimiser.step()
         seconds.append(time.perf_counter() - begin)
-    sys.stdout.write(json.dumps({"seconds": seconds, "parameters": parameters, "loss": float(loss.detach())}) + "\n")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    found = {"seconds": seconds, "parameters": parameters, "loss": float(loss.detach()), "memory_gb": peak}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
