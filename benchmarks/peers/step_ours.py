@@ -1,4 +1,4 @@
-"""Seconds of our training steps, of the networks and losses of `step_voxelmorph.py` and `step_icon.py`: JSON on standard output."""
+"""Seconds of our training steps, of the networks of `step_voxelmorph.py` and `step_icon.py`: JSON on standard output."""
 
 import json
 import resource
