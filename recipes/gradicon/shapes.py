@@ -66,7 +66,8 @@ class Run:
     @property
     def name(self) -> str:
         """Of its file."""
-        return f"{self.kind}-{self.weight:g}-seed{self.seed}-{self.size}"
+        rest = f"{self.size}px-sigma{self.sigma:g}-{self.steps}x{self.batch}-rate{self.rate:g}"
+        return f"{self.kind}-{self.weight:g}-seed{self.seed}-{rest}"
 
     @property
     def term(self) -> AnyTerm:
@@ -169,7 +170,8 @@ def table(runs: list[Run], results: list[dict[str, Any]]) -> str:
         values = [mean_of(found, b, 0) for b in begins]
         cells = "".join(f" {v:.3f} |" for v in values)
         folds = mean_of(found, begins[-1], 2)
-        lines.append(f"| {run.name} |{cells} {closed(found, values[-1]):.3f} | {folds:.4f} | {found['seconds']:.0f} |")
+        end = f" {closed(found, values[-1]):.3f} | {folds:.4f} | {found['seconds']:.0f} |"
+        lines.append(f"| {run.kind}, {run.weight:g}, seed {run.seed} |{cells}{end}")
     return "\n".join(lines) + "\n"
 
 

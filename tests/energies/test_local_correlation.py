@@ -117,7 +117,7 @@ def test_gradients(dim: int, name: str) -> None:
 def test_a_pair_without_anything_is_no_nan(dim: int) -> None:
     nothing = torch.zeros(1, 1, *(8, 9, 7)[:dim], requires_grad=True)
     for inner in (False, True):
-        value = LocalCorrelation(sigma=4.0, inner=inner).similarity(nothing, nothing.detach())
+        value = LocalCorrelation(sigma=1.0, inner=inner).similarity(nothing, nothing.detach())
         (gradient,) = torch.autograd.grad(value.sum(), nothing)
         assert math.isfinite(value.item())
         assert gradient.isfinite().all()
@@ -127,6 +127,12 @@ def test_self_similarity_descriptors_of_the_protocol() -> None:
     """Our MIND-SSC repeats the border voxel and bounds the variance; where it differs from the code's stays in bounds."""
     value = MIND(radius=2, dilation=2).similarity(wave(3, 0), wave(3, 1)).item()
     assert value == pytest.approx(0.0735425, rel=0.05)
+
+
+def test_images_without_a_whole_window_are_refused(dim: int) -> None:
+    image = torch.rand(1, 1, *(20, 12, 20)[:dim])
+    with pytest.raises(BadInput, match=r"has windows of 13 voxels, the images have \(20, 12"):
+        LocalCorrelation(sigma=3.0, inner=True).similarity(image, image)
 
 
 @pytest.mark.parametrize("settings", [{"sigma": 0.0}, {"epsilon": 0.0}, {"sigma": math.inf}])

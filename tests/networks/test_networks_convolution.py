@@ -17,6 +17,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "wide": {"padding": 4, "dilation": 2, "kernel_size": 5},
     "uneven": {"padding": (0, 1, 2), "stride": (1, 2, 1), "kernel_size": (1, 3, 5)},
     "no bias": {"padding": 1, "bias": False},
+    "circular": {"padding": 1, "padding_mode": "circular"},
+    "same": {"padding": "same"},
 }
 
 

@@ -359,6 +359,13 @@ def test_a_preset_lies_under_the_tables_of_the_file(tmp_path):
     assert volumes.augmentation.flips == (0.5, 0.5, 0.5)
 
 
+def test_stage_two_needs_the_weights_of_stage_one(tmp_path):
+    with pytest.raises(BadInput, match="gradicon-stage-2 begins with a trained stage 1, expected weights"):
+        read(tmp_path, f'preset = "gradicon-stage-2"\n{DATA}')
+    with pytest.raises(BadInput, match=r"model\.dim: expected a whole number"):
+        read(tmp_path, f'preset = "gradicon"\n{DATA}[model]\ndim = 2.0')
+
+
 def test_an_unknown_preset_is_refused(tmp_path):
     with pytest.raises(
         BadInput, match=r"t\.toml\.preset: expected one of gradicon, .* found 'gradicom', did you mean 'gradicon'"

@@ -97,7 +97,7 @@ def gradient_inverse_consistency(
     points: Tensor,
     *,
     derivative: Literal["difference", "exact"] = "difference",
-    step: float = 1e-3,
+    step: float | None = None,
 ) -> Tensor:
     """Mean square of the derivative of `there(back(x)) - x`: over points and components, summed over axes (GradICON).
 
@@ -109,8 +109,8 @@ def gradient_inverse_consistency(
         points: (B, D, *N), in the coordinates of the maps.
         derivative: "difference" compares with points a step farther along each axis; "exact" multiplies the derivatives of
             the interpolants.
-        step: of the difference, in the coordinates of the points. Single precision wants about 1e-3 of the extent of the image:
-            the default on a unit cube, 0.1 for a hundred voxels.
+        step: of the difference, in the coordinates of the points; None for 0.1 of displacements (voxels), 1e-3 of other maps (a
+            unit cube, as published). Single precision wants about 1e-3 of the extent of an image.
 
     Returns:
         (B,), >= 0, without unit.
@@ -122,7 +122,8 @@ def gradient_inverse_consistency(
     with full_precision(points):
         at = points.flatten(2)
         if derivative == "difference":
-            return _by_difference(a, b, at, step)
+            voxels = isinstance(a, FieldMap) and isinstance(b, FieldMap)
+            return _by_difference(a, b, at, step or (0.1 if voxels else 1e-3))
         if not isinstance(a, Differentiable) or not isinstance(b, Differentiable):
             raise BadInput(
                 "an exact derivative needs displacement fields, or maps with a jacobian: expected derivative 'difference'"

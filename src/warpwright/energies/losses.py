@@ -37,8 +37,6 @@ __all__ = [
     "pair_loss",
 ]
 
-STEP = 0.1  # voxels, of the finite difference
-
 
 @dataclass(frozen=True, kw_only=True)
 class Term(ABC):
@@ -227,7 +225,7 @@ class GradientInverseConsistency(Term):
 
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
         points = points_of(batch, self.every)
-        return gradient_inverse_consistency(*both_ways(prediction), points, derivative=self.derivative, step=STEP)
+        return gradient_inverse_consistency(*both_ways(prediction), points, derivative=self.derivative)
 
 
 def both_ways(prediction: Prediction) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ Every layer says which kinds it serves and refuses others with a sentence. A set
 """
 
 from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
-from warpwright.layers.integration import DrawVelocity, Integrate
+from warpwright.layers.integration import DrawVelocity, Integrate, Integration
 from warpwright.layers.linear import LinearField
 from warpwright.layers.resizing import FullSize, SplineField
 
@@ -16,6 +16,7 @@ __all__ = [
     "FieldLayer",
     "FullSize",
     "Integrate",
+    "Integration",
     "LayerSettings",
     "LinearField",
     "Pipeline",

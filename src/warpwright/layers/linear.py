@@ -16,7 +16,7 @@ __all__ = ["LinearField"]
 
 @dataclass(frozen=True, kw_only=True)
 class LinearField(LayerSettings):
-    """`LinearMap` to `Displacement`, with that of the inverse map, which is exact.
+    """`LinearMap` to `Displacement`, with that of the inverse map; both are exact at the points of the lattice.
 
     A map that cannot be inverted has an inverse that is not finite, which training refuses.
     """

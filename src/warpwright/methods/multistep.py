@@ -150,12 +150,9 @@ class Step(nn.Module, ABC):
 class Single(Step):
     """An estimator and its field layers; the estimator may run under autocast, fields stay in the dtype of the images."""
 
-    offset: nn.Parameter | None  # of one pair (`methods.refine`): added to the velocity that the network gives
-
     def __init__(self, network: Estimator, pipeline: Pipeline, dim: int, *, antisymmetric: bool = False) -> None:
         super().__init__()
         self.antisymmetric = antisymmetric
-        self.register_parameter("offset", None)
         layout = CHANNELS_LAST[dim]  # on a CPU convolutions are up to twice as fast
         self.network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: missing in torch's annotations
         self.pipeline = pipeline
@@ -169,9 +166,6 @@ class Single(Step):
         estimate = in_dtype(self.network(fixed, moving), fixed.dtype)
         if self.antisymmetric:
             estimate = less(estimate, in_dtype(self.network(moving, fixed), fixed.dtype))
-        if self.offset is not None:
-            given = cast(Velocity, estimate)
-            estimate = replace(given, values=given.values + self.offset)
         with full_precision(fixed):
             trail = self.pipeline(estimate)
         last = trail[-1]

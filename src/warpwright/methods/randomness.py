@@ -12,7 +12,10 @@ __all__ = ["drawing_from"]
 
 @contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, torch's generators begin at a seed; afterwards they go on as if nothing had been drawn."""
+    """Within, torch's generators (CPU and device) begin at a seed; afterwards they go on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield

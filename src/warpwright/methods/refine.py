@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
+from warpwright.layers import FieldLayer, Integration, Pipeline
 from warpwright.methods.batch_loss import batch_loss
 from warpwright.methods.model import Model
-from warpwright.methods.multistep import Single
 from warpwright.methods.orthogonal import Orthogonal
 from warpwright.methods.randomness import drawing_from
 from warpwright.methods.registration import Progress, Stage
+from warpwright.networks import Estimate, Velocity
 from warpwright.sampling import gaussian
 
 __all__ = ["Refinement", "refined"]
@@ -52,9 +55,10 @@ def refined(
 ) -> tuple[Model, Stage]:
     """A copy of the model that suits a batch better; the model itself is left as it was.
 
-    Its weights follow the loss, and where it integrates velocities and so gives both directions at once, each of them also gets
-    an offset of its own: a network moves few places well in few steps, and the gradient is known there anyway. The offset goes
-    down the smoothed gradient as greedy registration does, the longest vector of a step being `STEP` voxels at first.
+    Its weights follow the loss, and where it gives both directions at once, every velocity that it integrates also gets an
+    offset: a network moves few places well in few steps, and the gradient is known there anyway. An offset goes down the
+    smoothed gradient as greedy registration does, the longest vector of a step being `STEP` voxels at first, and half of that
+    again whenever the loss has risen. What is returned is the best that was seen, which may be the beginning.
 
     Batch normalisation keeps its statistics and nothing is dropped (evaluation mode), and what a loss draws begins at the same
     place for every pair, so the outcome depends on the batch and the weights alone. Terms of the loss that need labels or
@@ -68,7 +72,7 @@ def refined(
 
     Returns:
         The copy, in evaluation mode and without gradients, which is good for this batch alone, and the stage: the loss before
-        the first and before the last step.
+        the first step and that of the copy.
 
     Raises:
         BadInput: no term of the loss is left, or no step is asked for.
@@ -83,39 +87,67 @@ def refined(
         raise BadInput("the model was trained on labels or landmarks alone, so there is nothing to refine it by")
     own.settings = replace(model.settings, loss=terms)
     weights = [p for p in own.parameters() if p.requires_grad]
-    velocities = Descent(offsets(own, batch))
+    velocities = Descent(with_offsets(own, batch))
+    followed = [*weights, *velocities.fields]
     optimiser = Orthogonal(weights, refinement.rate, MOMENTUM, OTHERS)
-    energies: list[float] = []
-    for step in range(refinement.steps):
-        with torch.enable_grad(), drawing_from(step, batch.fixed.device):  # points that the loss looks at
+    first = best = before = math.inf
+    kept: list[Tensor] = []
+    for step in range(refinement.steps + 1):
+        last = step == refinement.steps
+        with torch.set_grad_enabled(not last), drawing_from(step, batch.fixed.device):  # points that the loss looks at
             loss = batch_loss(own, batch).total.mean()
-        energies.append(float(loss.detach()))
-        if not loss.isfinite():
-            raise Failed(f"refinement: the loss is {energies[-1]} at step {step}")
-        gradients = torch.autograd.grad(loss, [*weights, *velocities.fields], allow_unused=True)
+        energy = float(loss.detach())
+        if not math.isfinite(energy):
+            raise Failed(f"refinement: the loss is {energy} at step {step}")
+        first = energy if step == 0 else first
+        if energy < best:
+            best, kept = energy, [value.detach().clone() for value in followed]
+        if last:
+            break
+        gradients = torch.autograd.grad(loss, followed, allow_unused=True)
         if progress is not None:
-            progress(Progress("refine weights", step, refinement.steps, energies[-1]))
+            progress(Progress("refine weights", step, refinement.steps, energy))
         share = 1 - step / refinement.steps
         for weight, gradient in zip(weights, gradients, strict=False):
             weight.grad = gradient
         for group in optimiser.param_groups:
             group["lr"] = refinement.rate * share
         optimiser.step()
-        velocities.step(gradients[len(weights) :], STEP * share)
-    stage = Stage("refine weights", time.perf_counter() - begin, refinement.steps, energies[0], energies[-1], "all steps done")
+        velocities.step(gradients[len(weights) :], STEP * share, rising=energy > before)
+        before = energy
+    with torch.no_grad():
+        for value, good in zip(followed, kept, strict=True):
+            value.copy_(good)
+    stage = Stage("refine weights", time.perf_counter() - begin, refinement.steps, first, best, "the best of all steps")
     return own.requires_grad_(False), stage
 
 
-def offsets(model: Model, batch: PairBatch) -> list[nn.Parameter]:
-    """Offsets of zero for the velocities of a model that gives both directions at once; none for any other."""
+class Offset(FieldLayer):
+    """A field (B, D, *T) that is added to a velocity on the same lattice; others pass."""
+
+    name: ClassVar[str] = "offset"
+    accepts: ClassVar[tuple[type[Estimate], ...]] = (Velocity,)
+
+    def __init__(self, field: nn.Parameter) -> None:
+        super().__init__()
+        self.field = field
+
+    def apply_to(self, estimate: Estimate) -> Estimate:
+        given = cast(Velocity, estimate)
+        return replace(given, values=given.values + self.field) if given.values.shape == self.field.shape else given
+
+
+def with_offsets(model: Model, batch: PairBatch) -> list[nn.Parameter]:
+    """Put an offset of zero before every integration of a model that gives both directions at once, none into any other."""
     with torch.no_grad():
         prediction = model(batch.fixed, batch.moving)
-    singles = [module for module in model.modules() if isinstance(module, Single)]
-    if prediction.inverse is None or len(prediction.velocities) != len(singles):
+    pipelines = [module for module in model.modules() if isinstance(module, Pipeline)]
+    places = [(pipe, k) for pipe in pipelines for k, layer in enumerate(pipe.layers) if isinstance(layer, Integration)]
+    if prediction.inverse is None:
         return []
     found = [nn.Parameter(torch.zeros_like(velocity.values)) for velocity in prediction.velocities]
-    for single, offset in zip(singles, found, strict=True):
-        single.offset = offset
+    for (pipe, k), field in zip(places, found, strict=True):
+        pipe.layers.insert(k, Offset(field))
     return found
 
 
@@ -125,12 +157,14 @@ class Descent:
     def __init__(self, fields: Sequence[nn.Parameter]) -> None:
         self.fields = fields
         self.momenta = [torch.zeros_like(field) for field in fields]
+        self.damping = 1.0
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], size: float) -> None:
-        """One step, `size` voxels at the most."""
+    def step(self, gradients: Sequence[Tensor], size: float, *, rising: bool = False) -> None:
+        """One step, `size` voxels at the most, or half as many from now on if the loss is rising."""
+        self.damping /= 2 if rising else 1
         for field, momentum, gradient in zip(self.fields, self.momenta, gradients, strict=True):
             momentum.mul_(MOMENTUM).add_(gaussian(gradient, (SMOOTHING,) * field.shape[1]))
             longest = momentum.square().sum(1, keepdim=True).flatten(1).amax(1).sqrt()
-            share = size / longest.clamp_min(torch.finfo(field.dtype).tiny)
+            share = self.damping * size / longest.clamp_min(torch.finfo(field.dtype).tiny)
             field.sub_(momentum * share.reshape(-1, *(1,) * (field.ndim - 1)))

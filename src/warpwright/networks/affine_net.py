@@ -65,7 +65,7 @@ class AffineNetwork(Estimator):
         features = cast(Tensor, self.features(torch.cat((moving, fixed), 1))).flatten(2).mean(2)
         shape = tuple(fixed.shape[2:])
         dim = len(shape)
-        change = self.matrix(torch.relu(self.hidden(features))).reshape(-1, dim, dim + 1)
+        change = self.matrix(torch.relu(self.hidden(features))).to(fixed.dtype).reshape(-1, dim, dim + 1)
         size = torch.tensor(shape, dtype=change.dtype, device=change.device)
         change = change * size[:, None] / torch.cat((size, torch.ones_like(size[:1])))
         unit = torch.eye(dim, dim + 1, dtype=change.dtype, device=change.device)

@@ -16,11 +16,13 @@ class Convolution3d(nn.Conv3d):
     """As `torch.nn.Conv3d`, by oneDNN also for one small volume.
 
     For a batch of one whose channels times the first two of its three axes are at most 20480, torch takes a way of its own that
-    is up to six times slower; the rule was made for images. Results agree to rounding.
+    is up to six times slower; the rule was made for images. Results agree to rounding. The transforms of `torch.func` do not
+    know the quicker way.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        if len(input) > 1 or input.ndim != 5 or not _served(input, weight):
+        plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if len(input) > 1 or input.ndim != 5 or not plain or not _served(input, weight):
             return super()._conv_forward(input, weight, bias)
         settings = [list(cast(tuple[int, ...], s)) for s in (self.padding, self.stride, self.dilation)]
         return cast(Tensor, _OneDNN.apply(input, weight, bias, *settings, self.groups))
@@ -29,7 +31,7 @@ class Convolution3d(nn.Conv3d):
 def _served(volume: Tensor, weight: Tensor) -> bool:
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.is_mkldnn for t in (volume, weight))
     traced = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    return plain and not traced and torch.backends.mkldnn.is_available()
+    return plain and not traced and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 class _OneDNN(torch.autograd.Function):

@@ -18,9 +18,10 @@ def gradicon(dim: int) -> dict[str, Any]:
     """GradICON, stage 1: three networks at a quarter, half and full resolution, one weight for all anatomies.
 
     The published sum of both directions is a mean here, with half the weight (0.75 for 1.5), which has the same optimum. The
-    code also permutes axes, which needs cubic images; here are the paper's flips and small affine maps.
+    code also permutes axes, which needs cubic images, and shifts by 0.025 of the extent; here are the paper's flips, small
+    affine maps, and shifts of 4 mm.
 
-    Reference: Tian et al., GradICON, CVPR 2023, sections 4 and 5, appendix of the code for augmentation.
+    Reference: Tian et al., GradICON, CVPR 2023, sections 4 and 5, and its code for the augmentation.
     """
     network = {"kind": "tallunet"}
     middle = two_step({"kind": "atscale", "network": network}, network)
@@ -37,7 +38,7 @@ def gradicon(dim: int) -> dict[str, Any]:
             "directions": "both",
         },
         "scheme": {"optimiser": {"kind": "adam", "rate": 5e-5}, "schedule": {"kind": "constant"}},
-        "augmentation": {"flips": [0.5] * dim, "rotation": 2.9, "scaling": 0.05, "shear": 0.05, "translation": 2.0},
+        "augmentation": {"flips": [0.5] * dim, "rotation": 2.9, "scaling": 0.05, "shear": 0.05, "translation": 4.0},
     }
 
 
@@ -64,7 +65,7 @@ def with_preset(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: what a message calls them.
 
     Raises:
-        BadInput: there is no such preset.
+        BadInput: there is no such preset, or it needs weights that are not named.
     """
     rest = {key: value for key, value in settings.items() if key != KEY}
     name = settings.get(KEY)
@@ -76,4 +77,6 @@ def with_preset(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise BadInput(f"{where}.{KEY}: expected one of {', '.join(PRESETS)}, found {name!r}{hint}")
     model = rest.get("model")
     dim = model.get("dim", 3) if isinstance(model, Mapping) else 3
-    return merged(PRESETS[name](dim if dim in (2, 3) else 3), rest)
+    if name == "gradicon-stage-2" and "weights" not in rest:
+        raise BadInput(f'{where}: the preset {name} begins with a trained stage 1, expected weights = "its model folder"')
+    return merged(PRESETS[name](dim if type(dim) is int and dim in (2, 3) else 3), rest)

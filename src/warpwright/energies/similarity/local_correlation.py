@@ -33,7 +33,7 @@ class LocalCorrelation(Similarity):
         inner: whether only windows count that lie on voxels of weight one; else a voxel counts by its own weight.
 
     Raises:
-        BadInput: sigma or epsilon is not positive and finite.
+        BadInput: sigma or epsilon is not positive and finite; of `similarity`: no whole window lies in the image.
 
     Reference: Tian et al., GradICON, CVPR 2023, section 5 ("LNCC"), and its code for what the paper leaves open. There a mask
     multiplies the map, whose mean is over all voxels: a small mask lowers the loss. Here it is a weighted mean.
@@ -51,6 +51,9 @@ class LocalCorrelation(Similarity):
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         energy = 1 - self.correlation_map(moved, fixed).pow(self.power).mean(1, keepdim=True)
         if self.inner:
+            width = 2 * int(2 * self.sigma) + 1
+            if min(spatial(fixed)) < width:
+                raise BadInput(f"LocalCorrelation(inner) has windows of {width} voxels, the images have {spatial(fixed)}")
             ones = torch.ones_like(energy[:1]) if weight is None else weight
             weight = (self._blurred(ones) > WITHIN).to(energy.dtype)
         return reduce(energy, weight)
