@@ -27,6 +27,7 @@ __all__ = ["Refinement", "refined"]
 
 MOMENTUM, OTHERS = 0.8, 0.2  # of Muon: a short memory for few steps, and the share of the rate for biases and heads
 STEP, SMOOTHING = 1.5, 0.7  # of a velocity, voxels of its lattice: largest first step, standard deviation of its Gaussian
+DAMPING = 0.8  # of these steps, whenever the loss has risen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,8 @@ def refined(
 
     Its weights follow the loss, and where it gives both directions at once, every velocity that it integrates also gets an
     offset: a network moves few places well in few steps, and the gradient is known there anyway. An offset goes down the
-    smoothed gradient as greedy registration does, the longest vector of a step being `STEP` voxels at first, and half of that
-    again whenever the loss has risen. What is returned is the best that was seen, which may be the beginning.
+    smoothed gradient as greedy registration does, the longest vector of a step being `STEP` voxels at first and a share of
+    that (`DAMPING`) from each rise of the loss on. What is returned is the best that was seen, which may be the beginning.
 
     Batch normalisation keeps its statistics and nothing is dropped (evaluation mode), and what a loss draws begins at the same
     place for every pair, so the outcome depends on the batch and the weights alone. Terms of the loss that need labels or
@@ -161,8 +162,8 @@ class Descent:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], size: float, *, rising: bool = False) -> None:
-        """One step, `size` voxels at the most, or half as many from now on if the loss is rising."""
-        self.damping /= 2 if rising else 1
+        """One step, `size` voxels at the most, and from now on a share of that if the loss is rising."""
+        self.damping *= DAMPING if rising else 1
         for field, momentum, gradient in zip(self.fields, self.momenta, gradients, strict=True):
             momentum.mul_(MOMENTUM).add_(gaussian(gradient, (SMOOTHING,) * field.shape[1]))
             longest = momentum.square().sum(1, keepdim=True).flatten(1).amax(1).sqrt()
