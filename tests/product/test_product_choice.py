@@ -90,7 +90,7 @@ def test_a_flag_and_a_file_that_contradict_each_other(flags, text, words, tmp_pa
     [
         (
             "similarity = 3",
-            ".similarity: expected a table with a key 'kind' (one of lncc, localcorrelation, mse, mutualinformation, mind, weightedsum)",
+            ".similarity: expected a table with a key 'kind' (one of lncc, localcorrelation, mse, mutual",
         ),
         ('[similarity]\nkind = "mi"', "did you mean 'mutualinformation'?"),
         ("tolerance = nan", ".tolerance: expected a finite number, found nan"),
