@@ -269,11 +269,11 @@ def test_swapping_the_images_inverts_a_symmetric_two_step(dim: int) -> None:
     model = lively(morph(dim, network=network, layers=(Integrate(), FullSize()))).double()
     for name, weight in model.named_parameters():
         if "head" in name:
-            weight.data.mul_(0.1)
+            weight.data.mul_(0.05)
     batch = batch_of(dim, torch.float64)
     there, back = model(batch.fixed, batch.moving), model(batch.moving, batch.fixed)
     assert there.inverse is not None
-    assert there.displacement.abs().max() > 0.2
+    assert there.displacement.abs().max() > 0.1
     torch.testing.assert_close(back.displacement, there.inverse)
     inner = (..., *(slice(2, -2),) * dim)
     assert compose(there.displacement, back.displacement)[inner].abs().max() < 0.2 * there.displacement.abs().max()
