@@ -3,14 +3,12 @@
 The dense penalty, with a point for every pixel, which is what its 2-D experiments use. Nothing is changed.
 """
 
-import json
-import resource
 import sys
-import time
 
 import icon_registration as icon
 import torch
 from icon_registration import networks
+from steps import report
 
 
 def main(_: str, size: int, steps: int, threads: int) -> None:
@@ -29,17 +27,15 @@ def main(_: str, size: int, steps: int, threads: int) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     fixed, moving = torch.rand(2, *shape)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-5)
-    seconds, loss = [], torch.zeros(())
-    for _ in range(steps):
-        begin = time.perf_counter()
+
+    def step(_: int) -> float:
         optimiser.zero_grad()
         loss = model(moving, fixed).all_loss
         loss.backward()
         optimiser.step()
-        seconds.append(time.perf_counter() - begin)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    found = {"seconds": seconds, "parameters": parameters, "loss": float(loss.detach()), "memory_gb": peak}
-    sys.stdout.write(json.dumps(found) + "\n")
+        return float(loss.detach())
+
+    report(step, steps, parameters)
 
 
 if __name__ == "__main__":

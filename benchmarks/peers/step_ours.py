@@ -1,17 +1,15 @@
 """Seconds of our training steps, of the networks of `step_voxelmorph.py` and `step_icon.py`: JSON on standard output."""
 
-import json
-import resource
 import sys
-import time
 
 import torch
+from steps import report
 
 from warpwright.energies.losses import GradientInverseConsistency, Images, Smoothness
 from warpwright.energies.pairs import PairBatch
 from warpwright.energies.similarity import LNCC, MSE, LocalCorrelation
 from warpwright.layers import FullSize, Integrate
-from warpwright.methods import AtScale, Model, ModelSettings, TwoStep
+from warpwright.methods import Model, ModelSettings, stage_1
 from warpwright.networks import TallUNet, VoxelMorph
 from warpwright.schemes import Adam, Constant, Plain
 
@@ -29,11 +27,9 @@ def voxelmorph(similarity: str) -> ModelSettings:
 
 def gradicon() -> ModelSettings:
     """Stage 1 in 2-D, both directions."""
-    network = TallUNet()
-    inner = TwoStep(first=AtScale(network=network), second=network)
     return ModelSettings(
         dim=2,
-        network=TwoStep(first=AtScale(network=inner), second=network),
+        network=stage_1(TallUNet()),
         layers=(),
         loss=(Images(similarity=LocalCorrelation(sigma=5.0)), GradientInverseConsistency(weight=0.75, every=1)),
     )
@@ -48,15 +44,8 @@ def main(case: str, size: int, steps: int, threads: int) -> None:
     pairs = 8 if case == "gradicon" else 1
     fixed, moving = torch.rand(2, pairs, 1, *(size,) * settings.dim)
     batch = PairBatch(fixed=fixed, moving=moving, spacing=(1.0,) * settings.dim)
-    seconds, figures = [], {}
-    for step in range(steps):
-        begin = time.perf_counter()
-        figures = scheme.step(step, [batch], lambda _: None)
-        seconds.append(time.perf_counter() - begin)
     parameters = sum(p.numel() for p in scheme.model.parameters())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    found = {"seconds": seconds, "parameters": parameters, "loss": figures["loss"], "memory_gb": peak}
-    sys.stdout.write(json.dumps(found) + "\n")
+    report(lambda number: scheme.step(number, [batch], lambda _: None)["loss"], steps, parameters)
 
 
 if __name__ == "__main__":

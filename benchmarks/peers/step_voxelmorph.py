@@ -5,11 +5,8 @@ asks `inspect.getargspec`, which Python no longer has, for the names that `getfu
 """
 
 import inspect
-import json
 import os
-import resource
 import sys
-import time
 from types import SimpleNamespace
 
 os.environ |= {"VXM_BACKEND": "pytorch", "NEURITE_BACKEND": "pytorch"}
@@ -18,6 +15,7 @@ inspect.getargspec = lambda function: inspect.getfullargspec(function)[:4]
 import torch  # noqa: E402
 import voxelmorph.torch.losses as losses  # noqa: E402
 import voxelmorph.torch.networks as networks  # noqa: E402
+from steps import report  # noqa: E402
 
 
 class _Staying(torch.Tensor):
@@ -41,18 +39,16 @@ def main(similarity: str, size: int, steps: int, threads: int) -> None:
     compare = losses.NCC().loss if similarity == "ncc" else losses.MSE().loss
     smooth = losses.Grad("l2", loss_mult=2).loss
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-    seconds = []
-    for _ in range(steps):
-        begin = time.perf_counter()
+
+    def step(_: int) -> float:
         moved, flow = model(moving, fixed)
         loss = compare(fixed, moved) + 0.01 * smooth(None, flow)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seconds.append(time.perf_counter() - begin)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    found = {"seconds": seconds, "parameters": parameters, "loss": float(loss.detach()), "memory_gb": peak}
-    sys.stdout.write(json.dumps(found) + "\n")
+        return float(loss.detach())
+
+    report(step, steps, parameters)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from warpwright.energies.losses import AnyTerm, GradientInverseConsistency, Imag
 from warpwright.energies.pairs import PairBatch
 from warpwright.energies.regularity import Bending, Diffusion
 from warpwright.energies.similarity import LocalCorrelation
-from warpwright.methods import AtScale, Model, ModelSettings, TwoStep, batch_loss
+from warpwright.methods import Model, ModelSettings, batch_loss, stage_1
 from warpwright.methods.randomness import drawing_from
 from warpwright.networks import TallUNet
 
@@ -93,19 +93,13 @@ PARTS: dict[str, list[Run]] = {
 }
 
 
-def stage_1() -> TwoStep:
-    """Three networks, at a quarter, half and full resolution."""
-    network = TallUNet()
-    return TwoStep(first=AtScale(network=TwoStep(first=AtScale(network=network), second=network)), second=network)
-
-
 def trained(run: Run, say: Any) -> dict[str, Any]:
     """Of every step: one minus the similarity, mean of both directions; the penalty; folds of the map back, per cent."""
     rng = np.random.default_rng(run.seed)
     images, _ = draw_shapes(IMAGES, ShapeSettings(size=run.size), rng)
     similarity = Images(similarity=LocalCorrelation(sigma=run.sigma))
     with drawing_from(run.seed, CPU):
-        model = Model(ModelSettings(dim=2, network=stage_1(), layers=(), loss=(similarity, run.term)))
+        model = Model(ModelSettings(dim=2, network=stage_1(TallUNet()), layers=(), loss=(similarity, run.term)))
     maps: list[Tensor] = []
     model.register_forward_hook(lambda *call: maps.append(call[-1].displacement.detach()))  # there, then back
     optimiser = torch.optim.Adam(model.parameters(), run.rate)

@@ -27,9 +27,10 @@ from warpwright.networks import (
     Displacement,
     Estimate,
     Estimator,
+    FieldKind,
     TallUNet,
-    Velocity,
     VoxelMorph,
+    field,
     save_memory,
 )
 from warpwright.sampling import downsample, resize_displacement, warp
@@ -40,24 +41,26 @@ Answer = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Known(Architecture):
-    """A network that answers what the test wants."""
+    """A network that answers what the test wants, as a displacement or a velocity."""
 
     answer: Answer
+    kind: FieldKind = "displacement"
 
     def build(self, dim: int, channels: int = 1) -> Estimator:
-        return KnownNetwork(self.answer)
+        return KnownNetwork(self)
 
 
 class KnownNetwork(Estimator):
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, settings: Known) -> None:
         super().__init__()
-        self.answer = answer
+        self.settings = settings
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
         self.seen.append((fixed, moving))
         shape = tuple(fixed.shape[2:])
-        return Displacement(values=self.answer(fixed, moving), shape=shape, factors=(1,) * len(shape))
+        values = self.settings.answer(fixed, moving)
+        return field(values.expand(len(fixed), -1, *shape), self.settings.kind, shape, (1,) * len(shape))
 
 
 def images(dim: int, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -283,38 +286,16 @@ def test_the_second_step_sees_both_images_half_way(dim: int) -> None:
     fixed, moving = images(dim)
     shape = tuple(fixed.shape[2:])
     velocity, other = smooth_field(shape, 0.6), smooth_field(shape, -0.4).flip(1)
-    first, second = Flow(velocity=velocity), Flow(velocity=other)
+    first, second = (Known(answer=lambda *_, v=v: v, kind="velocity") for v in (velocity, other))
     step = build_step(SymmetricTwoStep(first=first, second=second), (Integrate(),), dim)
     found = last(step(fixed, moving))
-    seen_fixed, seen_moving = step.get_submodule("second.network").seen  # pyright: ignore[reportGeneralTypeIssues]
+    ((seen_fixed, seen_moving),) = network_of(step, "second.network").seen
     half, back, middle = exp(velocity), exp(-velocity), exp(other)
     torch.testing.assert_close(seen_fixed, warp(fixed, back))
     torch.testing.assert_close(seen_moving, warp(moving, half))
     torch.testing.assert_close(found.values[:1], compose(half, compose(middle, half)))
     assert found.inverse is not None
     torch.testing.assert_close(found.inverse[:1], compose(back, compose(exp(-other), back)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow(Architecture):
-    """A network that always answers one velocity."""
-
-    velocity: Tensor
-
-    def build(self, dim: int, channels: int = 1) -> Estimator:
-        return FlowNetwork(self.velocity)
-
-
-class FlowNetwork(Estimator):
-    def __init__(self, velocity: Tensor) -> None:
-        super().__init__()
-        self.velocity = velocity
-        self.seen: tuple[Tensor, Tensor] | None = None
-
-    def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
-        self.seen = (fixed, moving)
-        shape = tuple(fixed.shape[2:])
-        return Velocity(values=self.velocity.expand(len(fixed), -1, *shape), shape=shape, factors=(1,) * len(shape))
 
 
 def test_symmetric_steps_refuse_what_has_no_inverse(dim: int) -> None:

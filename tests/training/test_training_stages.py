@@ -12,14 +12,14 @@ from oracles.cohort import tiny, write_cohort
 from warpwright.energies.losses import GradientInverseConsistency, Images
 from warpwright.energies.similarity import LocalCorrelation
 from warpwright.errors import BadInput
-from warpwright.methods import AtScale, TwoStep
+from warpwright.methods import TwoStep, stage_1
 from warpwright.networks import TallUNet
 from warpwright.product.model_folder import read_model
 from warpwright.schemes import Adam, Constant, Plain
 from warpwright.training import train
 
 SMALL = TallUNet(scale=0.125)
-STAGE_1 = TwoStep(first=AtScale(network=TwoStep(first=AtScale(network=SMALL), second=SMALL)), second=SMALL)
+STAGE_1 = stage_1(SMALL)
 STAGE_2 = TwoStep(first=STAGE_1, second=SMALL)
 LOSS = (Images(similarity=LocalCorrelation(sigma=2.0)), GradientInverseConsistency(weight=0.75))
 

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from warpwright.energies.regularity import mean_square
 from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, identity_points, spatial
 from warpwright.sampling import sample
@@ -88,7 +89,7 @@ def inverse_consistency(there: Map | Tensor, back: Map | Tensor, points: Tensor)
     a, b = _maps(there, back)
     with full_precision(points):
         at = points.flatten(2)
-        return _mean_square(a(b(at)) - at) + _mean_square(b(a(at)) - at)
+        return (mean_square(a(b(at)) - at) + mean_square(b(a(at)) - at)) / at.shape[1]
 
 
 def gradient_inverse_consistency(
@@ -185,7 +186,3 @@ def _maps(there: Map | Tensor, back: Map | Tensor) -> tuple[Map, Map]:
 def _expanded(*values: Tensor) -> tuple[Tensor, ...]:
     batch = max(len(v) for v in values)
     return tuple(v.expand(batch, *v.shape[1:]) for v in values)
-
-
-def _mean_square(error: Tensor) -> Tensor:
-    return error.square().flatten(1).mean(1)

@@ -6,7 +6,7 @@ Every layer says which kinds it serves and refuses others with a sentence. A set
 from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
 from warpwright.layers.integration import DrawVelocity, Integrate, Integration
 from warpwright.layers.linear import LinearField
-from warpwright.layers.resizing import FullSize, SplineField
+from warpwright.layers.resizing import FullSize, SplineField, enlarged
 
 AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | LinearField
 
@@ -21,4 +21,5 @@ __all__ = [
     "LinearField",
     "Pipeline",
     "SplineField",
+    "enlarged",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -12,7 +13,7 @@ from warpwright.networks import ControlPoints, Displacement, Estimate, field
 from warpwright.sampling import resize_displacement
 from warpwright.transforms import bspline_displacement
 
-__all__ = ["FullSize", "SplineField"]
+__all__ = ["FullSize", "SplineField", "enlarged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +31,23 @@ class Enlargement(FieldLayer):
     accepts: ClassVar[tuple[type[Estimate], ...]] = (Displacement,)
 
     def apply_to(self, estimate: Estimate) -> Estimate:
-        given = cast(Displacement, estimate)
-        ones = (1,) * len(given.shape)
+        return enlarged(cast(Displacement, estimate), estimate.factors)
 
-        def enlarged(values: Tensor) -> Tensor:
-            return resize_displacement(values, given.factors, given.shape, ones)
 
-        inverse = None if given.inverse is None else enlarged(given.inverse)
-        return replace(given, values=enlarged(given.values), inverse=inverse, factors=ones)
+def enlarged(given: Displacement, factors: Sequence[float]) -> Displacement:
+    """A displacement on the image's own lattice, with its inverse.
+
+    Args:
+        given: on a lattice in the middle of the image.
+        factors: voxels of the image to a point of the lattice, along each axis; fractions too.
+    """
+    ones = (1,) * len(given.shape)
+
+    def resized(values: Tensor) -> Tensor:
+        return resize_displacement(values, factors, given.shape, ones)
+
+    inverse = None if given.inverse is None else resized(given.inverse)
+    return replace(given, values=resized(given.values), inverse=inverse, factors=ones)
 
 
 @dataclass(frozen=True, kw_only=True)

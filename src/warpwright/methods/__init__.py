@@ -5,7 +5,7 @@ from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Fami
 from warpwright.methods.direct import register_direct
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
-from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep
+from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
 from warpwright.methods.prepare import Annotated, joined, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
@@ -58,4 +58,5 @@ __all__ = [
     "refined",
     "register_direct",
     "register_pair",
+    "stage_1",
 ]

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, spatial
-from warpwright.layers import AnyLayer, Pipeline
+from warpwright.layers import AnyLayer, Pipeline, enlarged
 from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator, Velocity
-from warpwright.sampling import downsample, resize_displacement, warp
+from warpwright.sampling import downsample, warp
 from warpwright.transforms import compose
 
-__all__ = ["Antisymmetric", "AnyNetwork", "AtScale", "Direct", "Step", "SymmetricTwoStep", "TwoStep", "build_step"]
+__all__ = ["Antisymmetric", "AnyNetwork", "AtScale", "Direct", "Step", "SymmetricTwoStep", "TwoStep", "build_step", "stage_1"]
 
 Trail = tuple[Estimate, ...]
 
@@ -109,6 +109,11 @@ class Antisymmetric:
 
 
 AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | SymmetricTwoStep | TwoStep
+
+
+def stage_1(network: AnyNetwork) -> TwoStep:
+    """A network at a quarter, at half and at full resolution, one after the other (GradICON, equation 12)."""
+    return TwoStep(first=AtScale(network=TwoStep(first=AtScale(network=network), second=network)), second=network)
 
 
 def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, channels: int = 1) -> Step:
@@ -238,20 +243,14 @@ class Coarser(Step):
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
         shape = spatial(fixed)
-        factors, ones = (self.factor,) * len(shape), (1,) * len(shape)
+        factors = (self.factor,) * len(shape)
         smaller = downsample if self.placing == "centres" else block_means
         with full_precision(fixed):
             images = [smaller(image, factors) for image in (fixed, moving)]
         trail = tuple(on_finer(estimate, shape, factors) for estimate in self.step(*images))
-        last = cast(Displacement, trail[-1])
         source = factors if self.placing == "centres" else stretches(spatial(images[0]), shape)
-
-        def enlarged(values: Tensor) -> Tensor:
-            return resize_displacement(values, source, shape, ones)
-
         with full_precision(fixed):
-            inverse = None if last.inverse is None else enlarged(last.inverse)
-            return (*trail, replace(last, values=enlarged(last.values), inverse=inverse, factors=ones, coarser=()))
+            return (*trail, replace(enlarged(cast(Displacement, trail[-1]), source), coarser=()))
 
 
 def block_means(image: Tensor, factors: tuple[int, ...]) -> Tensor:

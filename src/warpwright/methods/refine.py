@@ -142,10 +142,10 @@ def with_offsets(model: Model, batch: PairBatch) -> list[nn.Parameter]:
     """Put an offset of zero before every integration of a model that gives both directions at once, none into any other."""
     with torch.no_grad():
         prediction = model(batch.fixed, batch.moving)
-    pipelines = [module for module in model.modules() if isinstance(module, Pipeline)]
-    places = [(pipe, k) for pipe in pipelines for k, layer in enumerate(pipe.layers) if isinstance(layer, Integration)]
     if prediction.inverse is None:
         return []
+    pipelines = [module for module in model.modules() if isinstance(module, Pipeline)]
+    places = [(pipe, k) for pipe in pipelines for k, layer in enumerate(pipe.layers) if isinstance(layer, Integration)]
     found = [nn.Parameter(torch.zeros_like(velocity.values)) for velocity in prediction.velocities]
     for (pipe, k), field in zip(places, found, strict=True):
         pipe.layers.insert(k, Offset(field))

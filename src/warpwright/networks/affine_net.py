@@ -6,17 +6,16 @@ rectifier, so that negative intensities count as zero.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import LinearMap
 from warpwright.networks.layers import CONVOLUTION, AveragePool, Chain
+from warpwright.networks.widths import check_scale, scaled
 
 __all__ = ["AffineNet"]
 
@@ -37,11 +36,10 @@ class AffineNet(Architecture):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise BadInput(f"the scale of an AffineNet must be above 0 and finite, got {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, dim: int, channels: int = 1) -> AffineNetwork:
-        *widths, hidden = (max(1, round(self.scale * width)) for width in (*WIDTHS, HIDDEN))
+        *widths, hidden = scaled((*WIDTHS, HIDDEN), self.scale)
         return AffineNetwork(dim, 2 * channels, tuple(widths), hidden)
 
 

@@ -5,17 +5,16 @@ Tian et al., CVPR 2023 (arXiv 2206.05897), as in the authors' package ICON. Give
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Displacement, FieldKind, Velocity, field
 from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, AveragePool, Block, crop, double
+from warpwright.networks.widths import check_scale, scaled
 
 __all__ = ["TallUNet"]
 
@@ -44,15 +43,14 @@ class TallUNet(Architecture):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise BadInput(f"the scale of a TallUNet must be above 0 and finite, got {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, dim: int, channels: int = 1) -> TallUNetNetwork:
         return TallUNetNetwork(self, dim, channels)
 
     def widths(self, full: tuple[int, ...]) -> tuple[int, ...]:
         """Widths at a scale of 1 to those of this one."""
-        return tuple(max(1, round(self.scale * width)) for width in full)
+        return scaled(full, self.scale)
 
 
 class Down(Block):

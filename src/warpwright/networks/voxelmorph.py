@@ -7,17 +7,16 @@ themselves as the finest skip; the network of the current package (`dense`), max
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Displacement, FieldKind, Velocity, VelocityDistribution, field
 from warpwright.networks.layers import CONVOLUTION, MAX_POOL, Block, double, small_normal_
+from warpwright.networks.widths import check_scale, scaled
 
 __all__ = ["VoxelMorph", "VoxelMorphDiff"]
 
@@ -43,11 +42,8 @@ class Plan:
 
     def scaled(self, factor: float) -> Plan:
         """The same with all widths multiplied."""
-
-        def times(widths: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(max(1, round(factor * width)) for width in widths)
-
-        return Plan(times(self.encoder), self.down, tuple(times(level) for level in self.decoder))
+        decoder = tuple(scaled(level, factor) for level in self.decoder)
+        return Plan(scaled(self.encoder, factor), self.down, decoder)
 
 
 PLANS: dict[tuple[Form, bool], Plan] = {
@@ -81,8 +77,7 @@ class VoxelMorph(Architecture):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise BadInput(f"the scale of a VoxelMorph must be above 0 and finite, got {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, dim: int, channels: int = 1) -> VoxelMorphNetwork:
         plan = PLANS[self.form, self.half_resolution].scaled(self.scale)
@@ -103,8 +98,7 @@ class VoxelMorphDiff(Architecture):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise BadInput(f"the scale of a VoxelMorphDiff must be above 0 and finite, got {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, dim: int, channels: int = 1) -> VoxelMorphDiffNetwork:
         return VoxelMorphDiffNetwork(UNet(DIFF.scaled(self.scale), dim, 2 * channels, he=False), dim)

@@ -27,7 +27,7 @@ from warpwright.product.output import plain, whole_folder
 __all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # the last counts batches
-FORMAT = 1  # of the folder; a folder of a later one is refused
+FORMAT = 2  # of the folder, one more whenever older folders cannot be read any longer; others are refused
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 CODE = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))  # how files of torch.save and of pickle begin
@@ -111,9 +111,9 @@ def read_model(folder: str | Path) -> ModelFolder:
 
 def _settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
     found = config.get("format")
-    if type(found) is not int or not 1 <= found <= FORMAT:
+    if type(found) is not int or found != FORMAT:
         written = config.get("warpwright", "an unknown version")
-        raise BadInput(f"{path}: has format {found!r} of {written}, this version reads formats up to {FORMAT}")
+        raise BadInput(f"{path}: has format {found!r} of {written}, this version reads format {FORMAT}")
     settings = config.get("settings")
     if not isinstance(settings, Mapping):
         raise BadInput(f"{path}: has no table of settings, expected a model that `warpwright train` wrote")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from warpwright.config import merged
+from warpwright.config import KIND, merged, to_mapping
 from warpwright.errors import BadInput
+from warpwright.methods import TwoStep, stage_1
+from warpwright.networks import TallUNet
 
 __all__ = ["PRESETS", "with_preset"]
 
-KEY = "preset"
+PRESET = "preset"
 
 
 def gradicon(dim: int) -> dict[str, Any]:
@@ -23,13 +25,11 @@ def gradicon(dim: int) -> dict[str, Any]:
 
     Reference: Tian et al., GradICON, CVPR 2023, sections 4 and 5, and its code for the augmentation.
     """
-    network = {"kind": "tallunet"}
-    middle = two_step({"kind": "atscale", "network": network}, network)
     return {
         "steps": 50000,
         "batch": 4,
         "model": {
-            "network": two_step({"kind": "atscale", "network": middle}, network),
+            "network": {KIND: "twostep", **to_mapping(stage_1(TallUNet()))},
             "layers": [],
             "loss": [
                 {"kind": "images", "similarity": {"kind": "localcorrelation", "sigma": 5.0}},
@@ -44,14 +44,8 @@ def gradicon(dim: int) -> dict[str, Any]:
 
 def gradicon_stage_2(dim: int) -> dict[str, Any]:
     """GradICON, stage 2: a fourth network behind stage 1, whose model `weights` names (equation 12)."""
-    first = gradicon(dim)
-    network = two_step(first["model"]["network"], {"kind": "tallunet"})
-    return merged(first, {"model": {**first["model"], "network": network}})
-
-
-def two_step(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """One step and then another, as settings."""
-    return {"kind": "twostep", "first": dict(first), "second": dict(second)}
+    behind = TwoStep(first=stage_1(TallUNet()), second=TallUNet())
+    return merged(gradicon(dim), {"model": {"network": {KIND: "twostep", **to_mapping(behind)}}})
 
 
 PRESETS: Mapping[str, Callable[[int], dict[str, Any]]] = {"gradicon": gradicon, "gradicon-stage-2": gradicon_stage_2}
@@ -67,14 +61,14 @@ def with_preset(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         BadInput: there is no such preset, or it needs weights that are not named.
     """
-    rest = {key: value for key, value in settings.items() if key != KEY}
-    name = settings.get(KEY)
+    rest = {key: value for key, value in settings.items() if key != PRESET}
+    name = settings.get(PRESET)
     if name is None:
         return rest
     if not isinstance(name, str) or name not in PRESETS:
         close = get_close_matches(str(name), PRESETS, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
-        raise BadInput(f"{where}.{KEY}: expected one of {', '.join(PRESETS)}, found {name!r}{hint}")
+        raise BadInput(f"{where}.{PRESET}: expected one of {', '.join(PRESETS)}, found {name!r}{hint}")
     model = rest.get("model")
     dim = model.get("dim", 3) if isinstance(model, Mapping) else 3
     if name == "gradicon-stage-2" and "weights" not in rest:
