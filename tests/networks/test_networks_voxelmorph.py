@@ -181,5 +181,5 @@ def test_saving_memory_gives_the_same_gradients(name: str, shape: tuple[int, ...
 @pytest.mark.parametrize("architecture", [VoxelMorph, VoxelMorphDiff])
 def test_bad_scale(architecture: type[VoxelMorph | VoxelMorphDiff]) -> None:
     for scale in (0.0, -1.0, nan, inf):
-        with pytest.raises(BadInput, match=f"scale of a {architecture.__name__} must be above 0 and finite, got"):
+        with pytest.raises(BadInput, match=f"scale of {architecture.__name__} must be above 0 and finite, got"):
             architecture(scale=scale)
