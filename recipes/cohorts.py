@@ -1,11 +1,17 @@
-"""The images of the recipes: which are learned from, which choose the model, which are only scored."""
+"""The images of the recipes: which are learned from, which choose the model, which are only scored.
+
+Each is a function of the folder of the public sets and of one for images that are made of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from moved_volumes import write_padded
+from vessel_maps import ROWS, write_vessel_maps
 from warpwright.errors import BadInput
 
 __all__ = ["COHORTS", "Cohort", "TestPair"]
@@ -40,36 +46,53 @@ class Cohort:
 
     Args:
         rows: the manifest, header first.
-        test: pairs that nothing is learned from or tuned on.
+        test: pairs that nothing is learned from or tuned on, one table for each name.
     """
 
     rows: list[Sequence[str]]
-    test: list[TestPair]
+    test: dict[str, list[TestPair]]
 
 
-def hippocampus(data: Path) -> Cohort:
+def hippocampus(data: Path, _: Path) -> Cohort:
     """The 201 volumes by sorted name: 40 test (as 20 consecutive pairs), 21 validation, 140 training."""
     folder = data / "hippocampus_msd"
     images = _files(folder / "images", 201)
     labels = [folder / "labels" / image.name for image in images]
     splits = ["test"] * 40 + ["validation"] * 21 + ["train"] * 140
-    table = zip(images, labels, splits, strict=True)
-    rows = [(image.name.split(".")[0], str(image), str(label), split) for image, label, split in table]
-    test = [
-        TestPair(
-            name=f"{images[k].name.split('.')[0]} {images[k + 1].name.split('.')[0]}",
-            fixed=images[k],
-            moving=images[k + 1],
-            fixed_labels=labels[k],
-            moving_labels=labels[k + 1],
-            labels=(1, 2),
-        )
-        for k in range(0, 40, 2)
-    ]
-    return Cohort(rows=[("id", "image", "labels", "split"), *rows], test=test)
+    volumes = list(zip(images, labels, strict=True))
+    test = [_two_labels(*volumes[k : k + 2]) for k in range(0, 40, 2)]
+    return Cohort(rows=_table(volumes, splits), test={"test pairs": test})
 
 
-def cardiac(data: Path) -> Cohort:
+def moved(data: Path, made: Path) -> Cohort:
+    """The volumes of `hippocampus` with a border of zeros; the moving ones of the test pairs also turned and shifted."""
+    plain = hippocampus(data, made)
+    volumes = [write_padded(Path(image), Path(labels), made) for _, image, labels, _ in plain.rows[1:]]
+    test: dict[str, list[TestPair]] = {"with a border": [], "with a border, turned and shifted": []}
+    for number, pair in enumerate(plain.test["test pairs"]):
+        fixed, moving = volumes[2 * number : 2 * number + 2]
+        other = write_padded(pair.moving, cast(Path, pair.moving_labels), made, number)
+        for tests, second in zip(test.values(), (moving, other), strict=True):
+            tests.append(_two_labels(fixed, second))
+    return Cohort(rows=_table(volumes, [row[3] for row in plain.rows[1:]]), test=test)
+
+
+def _table(volumes: Sequence[tuple[Path, Path]], splits: Sequence[str]) -> list[Sequence[str]]:
+    rows = [(_stem(i), str(i), str(labels), split) for (i, labels), split in zip(volumes, splits, strict=True)]
+    return [("id", "image", "labels", "split"), *rows]
+
+
+def _two_labels(fixed: tuple[Path, Path], moving: tuple[Path, Path]) -> TestPair:
+    name = f"{_stem(fixed[0])} {_stem(moving[0])}"
+    sides = {"fixed": fixed[0], "moving": moving[0], "fixed_labels": fixed[1], "moving_labels": moving[1]}
+    return TestPair(name=name, **sides, labels=(1, 2))
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def cardiac(data: Path, _: Path) -> Cohort:
     """Phases of two patients (the last four validate); the third, end-diastole to end-systole, is the test."""
     folder = data / "cardiac_sunnybrook"
     *learned, unseen = [path.parent.name for path in _files(folder, 3, "*/es.nii.gz")]
@@ -87,16 +110,27 @@ def cardiac(data: Path) -> Cohort:
         labels=(1,),
         drawn_slices=True,
     )
-    return Cohort(rows=rows, test=[test])
+    return Cohort(rows=rows, test={"test pair": [test]})
 
 
-def oasis2d(data: Path) -> Cohort:
+def oasis2d(data: Path, _: Path) -> Cohort:
     """The 100 slices by sorted name: 20 test (as 10 consecutive pairs), 10 validation, 70 training."""
     images = _files(data / "brain2d_oasis", 100)
     splits = ["test"] * 20 + ["validation"] * 10 + ["train"] * 70
     rows = [(image.name.split(".")[0], str(image), split) for image, split in zip(images, splits, strict=True)]
     test = [TestPair(name=f"{a.stem} {b.stem}", fixed=a, moving=b) for a, b in _consecutive(images[:20])]
-    return Cohort(rows=[("id", "image", "split"), *rows], test=test)
+    return Cohort(rows=[("id", "image", "split"), *rows], test={"test pairs": test})
+
+
+def vessels(data: Path, made: Path) -> Cohort:
+    """Vessel maps of retinas (fixed: a warped copy, moving: the original) of seven, one and two children."""
+    rows = write_vessel_maps(_files(data / "retina_chase", 20, "*_1stHO.png"), made)
+    test = [
+        TestPair(name=name, fixed=Path(a), moving=Path(b), fixed_labels=Path(c), moving_labels=Path(d), labels=(1,))
+        for name, a, b, c, d, split in rows
+        if split == "test"
+    ]
+    return Cohort(rows=[ROWS, *rows], test={"test pairs": test})
 
 
 def _consecutive(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -110,4 +144,4 @@ def _files(folder: Path, count: int, pattern: str = "*.nii.gz") -> list[Path]:
     return [path.resolve() for path in found]
 
 
-COHORTS = {"hippocampus": hippocampus, "cardiac": cardiac, "oasis2d": oasis2d}
+COHORTS = {"hippocampus": hippocampus, "moved": moved, "cardiac": cardiac, "oasis2d": oasis2d, "vessels": vessels}

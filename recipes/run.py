@@ -1,4 +1,4 @@
-"""Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`.
+"""Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`, NAME being a folder beside this file.
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
 way and prints the table; `results.json` in the output folder holds every number.
@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,16 +25,17 @@ from warpwright.training import train
 from warpwright.training.config import read_training
 
 HERE = Path(__file__).parent
-REFINE = 20  # steps
+RECIPES = sorted({config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml")})
 
 
 def main() -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=sorted(COHORTS))
+    parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where models and results go")
     parser.add_argument("--only", help="train and score only this configuration (the name of its .toml)")
+    parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -47,9 +49,9 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Train, score, print."""
-    cohort = COHORTS[options.name](options.data)
     output = options.output / options.name
     output.mkdir(parents=True, exist_ok=True)
+    cohort = COHORTS[Path(options.name).name](options.data, output / "images")
     with (output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(cohort.rows)
     configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         shutil.copy(config, output / config.name)
         if not trained(output / config.name, options.device):
             return 1
-    return report(cohort, output, [c.stem for c in configs])
+    return report(cohort, output, [c.stem for c in configs], options.refine)
 
 
 def trained(config: Path, device: str) -> bool:
@@ -69,21 +71,25 @@ def trained(config: Path, device: str) -> bool:
     ).finished
 
 
-def report(cohort: Cohort, output: Path, names: list[str]) -> int:
-    """Score every way and print the table."""
-    reference = score("classical, defaults", classical, cohort.test)
-    rows = [score("as it lies", nothing, cohort.test), reference]
-    for name in names:
-        model = read_model(output / name / "model")
-        rows.append(score(name, by_model(model), cohort.test))
-        rows.append(score(f"{name}, --refine {REFINE}", by_model(model, REFINE), cohort.test))
-    sys.stdout.write(f"{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
+def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
+    """Score every way and print the tables."""
     machine = {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    found = {"machine": machine, "pairs": [pair.name for pair in cohort.test], "rows": [row.to_mapping() for row in rows]}
+    found: dict[str, Any] = {"machine": machine, "tables": {}}
+    for title, pairs in cohort.test.items():
+        reference = score("classical, defaults", classical, pairs)
+        rows = [score("as it lies", nothing, pairs), reference]
+        for name in names:
+            model = read_model(output / name / "model")
+            rows += [
+                score(f"{name}, --refine {steps}" if steps else name, by_model(model, steps), pairs)
+                for steps in sorted({0, refine})
+            ]
+        sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
+        found["tables"][title] = {"pairs": [pair.name for pair in pairs], "rows": [row.to_mapping() for row in rows]}
     (output / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 

@@ -14,7 +14,7 @@ import torch
 from cohorts import TestPair
 from warpwright.energies.similarity import LNCC
 from warpwright.evaluation import bootstrap_interval, dice, mean_over_labels, wilcoxon
-from warpwright.geometry import Grid, Image, jacobian_determinant
+from warpwright.geometry import Grid, Image, identity_points, jacobian_determinant
 from warpwright.io import read_labels, read_scalar
 from warpwright.methods import Refinement, Registration, preset, register_direct, register_pair
 from warpwright.product.model_folder import ModelFolder
@@ -33,14 +33,17 @@ class Row:
         name: of the way.
         dice: of each pair, mean over labels; empty without labels.
         similarity: of each pair, 1 - LNCC of windows of 5 voxels on the fixed grid.
-        folds: folded voxels of each pair.
+        folds: of each pair, share of the voxels where the map folds, per cent.
+        inconsistency: of each pair, mm: how far a voxel of the fixed image ends from where it was when the map of the pair
+            is followed by that of the swapped pair, mean over those that the first brings into the moving image.
         seconds: of each pair, images in memory to the map.
     """
 
     name: str
     dice: list[float]
     similarity: list[float]
-    folds: list[int]
+    folds: list[float]
+    inconsistency: list[float]
     seconds: list[float]
 
     def to_mapping(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class Row:
             "dice": self.dice,
             "similarity": self.similarity,
             "folds": self.folds,
+            "inconsistency": self.inconsistency,
             "seconds": self.seconds,
         }
 
@@ -70,19 +74,33 @@ def by_model(folder: ModelFolder, refine: int = 0) -> Way:
 
 def score(name: str, way: Way, pairs: Sequence[TestPair]) -> Row:
     """Register every pair in one way; the first one is done once more before, so that nothing is compiled on the clock."""
-    row = Row(name=name, dice=[], similarity=[], folds=[], seconds=[])
+    row = Row(name=name, dice=[], similarity=[], folds=[], inconsistency=[], seconds=[])
     images = [(read_scalar(pair.fixed), read_scalar(pair.moving)) for pair in pairs]
     way(*images[0])
     for pair, (fixed, moving) in zip(pairs, images, strict=True):
         begin = time.perf_counter()
         found = way(fixed, moving)
         row.seconds.append(time.perf_counter() - begin)
-        forward = Affine.identity(fixed.grid.dim) if found is None else found.forward
+        forward = _map(fixed, found)
+        row.inconsistency.append(_inconsistency(fixed.grid, moving.grid, forward, _map(moving, way(moving, fixed))))
         row.similarity.append(_similarity(fixed, moving, forward))
         row.folds.append(_folds(forward, fixed.grid))
         if pair.labels:
             row.dice.append(_dice(pair, forward))
     return row
+
+
+def _map(fixed: Image, found: Registration | None) -> Transform:
+    return Affine.identity(fixed.grid.dim) if found is None else found.forward
+
+
+def _inconsistency(fixed: Grid, moving: Grid, there: Transform, back: Transform) -> float:
+    voxels = identity_points(fixed.shape, dtype=torch.float64, device=torch.device("cpu"))
+    begin = fixed.to_world(voxels[0].flatten(1).T)
+    middle = there(begin)
+    inside = moving.to_voxel(middle)
+    kept = ((inside >= 0) & (inside <= torch.tensor(moving.shape) - 1)).all(1)
+    return float((back(middle) - begin)[kept].norm(dim=1).mean())
 
 
 def _dice(pair: TestPair, forward: Transform) -> float:
@@ -97,11 +115,11 @@ def _dice(pair: TestPair, forward: Transform) -> float:
     return mean_over_labels(dice(one, two, pair.labels))
 
 
-def _folds(forward: Transform, grid: Grid) -> int:
+def _folds(forward: Transform, grid: Grid) -> float:
     affine, field = split(forward, grid)
     turned = np.linalg.det(affine.matrix[:-1, :-1]) < 0
     determinant = jacobian_determinant(field.displacement[None].float())
-    return int((determinant <= 0).sum()) if not turned else grid.size
+    return 100.0 if turned else 100 * float((determinant <= 0).float().mean())
 
 
 def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
@@ -115,8 +133,8 @@ def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
 def header() -> str:
     """The head of the table, in Markdown."""
     return (
-        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | pairs that fold | s a pair, median | Wilcoxon, classical |\n"
-        "|---|---|---|---|---|---|---|"
+        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | folds, % (pairs) | there and back, mm | s a pair | Wilcoxon |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
 
 
@@ -130,6 +148,6 @@ def line(row: Row, reference: Row | None) -> str:
             dice_text += f" ({low:.4f} to {high:.4f})"
     if reference is not None and reference is not row and len(row.dice) > 1:
         test = f"p {wilcoxon(row.dice, reference.dice)['p_value']:.2g}"
-    folding = sum(n > 0 for n in row.folds)
-    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", f"{folding} of {len(row.folds)}")
+    folding = f"{fmean(row.folds):.4f} ({sum(n > 0 for n in row.folds)} of {len(row.folds)})"
+    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", folding, f"{fmean(row.inconsistency):.3f}")
     return f"| {' | '.join(cells)} | {median(row.seconds):.3f} | {test} |"

@@ -52,6 +52,7 @@ class Run:
         batch: pairs of a step.
         steps: updates.
         rate: of Adam.
+        scale: factor of the widths of the networks.
     """
 
     kind: Kind
@@ -62,11 +63,12 @@ class Run:
     batch: int = 16
     steps: int = 240
     rate: float = 5e-4
+    scale: float = 1.0
 
     @property
     def name(self) -> str:
         """Of its file."""
-        rest = f"{self.size}px-sigma{self.sigma:g}-{self.steps}x{self.batch}-rate{self.rate:g}"
+        rest = f"{self.size}px-sigma{self.sigma:g}-{self.steps}x{self.batch}-rate{self.rate:g}-width{self.scale:g}"
         return f"{self.kind}-{self.weight:g}-seed{self.seed}-{rest}"
 
     @property
@@ -82,12 +84,14 @@ class Run:
 PARTS: dict[str, list[Run]] = {
     "anchor": [Run(kind=kind, weight=weight) for kind, weight in PUBLISHED.items()],
     "figure4": [
-        Run(kind=kind, weight=weight, seed=seed)
+        Run(kind=kind, weight=weight, seed=seed, scale=0.5)
         for seed in (0, 1, 2)
         for kind, weight in (("gradicon", 0.1875), ("icon", 1000.0), ("icon", 4000.0), ("icon", 16000.0))
     ],
     "figure3": [
-        Run(kind=kind, weight=weight * 2.0**power) for kind, weight in (PUBLISHED | OURS).items() for power in (-4, -2, 0, 2, 4)
+        Run(kind=kind, weight=weight * 2.0**power, scale=0.25)
+        for kind, weight in (PUBLISHED | OURS).items()
+        for power in (-4, -2, 0, 2, 4)
     ],
     "large": [Run(kind="gradicon", weight=1.5, size=128, sigma=5.0, steps=300)],
 }
@@ -99,7 +103,7 @@ def trained(run: Run, say: Any) -> dict[str, Any]:
     images, _ = draw_shapes(IMAGES, ShapeSettings(size=run.size), rng)
     similarity = Images(similarity=LocalCorrelation(sigma=run.sigma))
     with drawing_from(run.seed, CPU):
-        model = Model(ModelSettings(dim=2, network=stage_1(TallUNet()), layers=(), loss=(similarity, run.term)))
+        model = Model(ModelSettings(dim=2, network=stage_1(TallUNet(scale=run.scale)), layers=(), loss=(similarity, run.term)))
     maps: list[Tensor] = []
     model.register_forward_hook(lambda *call: maps.append(call[-1].displacement.detach()))  # there, then back
     optimiser = torch.optim.Adam(model.parameters(), run.rate)

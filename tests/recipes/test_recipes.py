@@ -5,26 +5,36 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
 
+from warpwright.energies.losses import GradientInverseConsistency
 from warpwright.errors import BadInput
+from warpwright.geometry import Grid, Image
+from warpwright.io import read_labels, read_scalar, write_image
 from warpwright.methods import Model
 from warpwright.training.config import read_training
 
 ROOT = Path(__file__).parents[2] / "recipes"
-CONFIGS = sorted(ROOT.glob("*/*.toml"))
+CONFIGS = sorted(ROOT.rglob("*.toml"))
+OTHER_LOSS = ("squares",)  # the row of a table that is about the loss
+MODULES = ("cohorts", "moved_volumes", "vessel_maps")
 
 
 @pytest.fixture
 def cohorts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT))
     yield importlib.import_module("cohorts")
-    sys.modules.pop("cohorts")
+    for name in MODULES:
+        sys.modules.pop(name)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
 def test_settings_can_be_read_and_build_a_model(path: Path) -> None:
     training = read_training(path)
     assert training.data.manifest == path.parent / "manifest.csv"
@@ -36,21 +46,32 @@ def test_there_is_a_recipe_for_every_cohort(cohorts) -> None:
     assert {path.parent.name for path in CONFIGS} == set(cohorts.COHORTS)
 
 
+def test_gradicon_has_one_protocol_for_all_anatomies() -> None:
+    """One weight, one similarity, one optimiser, one rate; the number of points differs with the number of axes."""
+    found = set()
+    for path in (path for path in CONFIGS if path.parent.parent.name == "gradicon"):
+        training = read_training(path)
+        terms = [replace(t, every=1) if isinstance(t, GradientInverseConsistency) else t for t in training.model.loss]
+        if path.stem not in OTHER_LOSS:
+            found.add((repr(terms), repr(training.scheme), training.model.directions))
+    assert len(found) == 1
+
+
 def test_hippocampus_is_split_by_sorted_name(cohorts, tmp_path: Path) -> None:
     folder = tmp_path / "hippocampus_msd" / "images"
     folder.mkdir(parents=True)
     names = [f"hippocampus_{number:03d}" for number in range(1, 202)]
     for name in reversed(names):
         (folder / f"{name}.nii.gz").touch()
-    cohort = cohorts.COHORTS["hippocampus"](tmp_path)
+    cohort = cohorts.COHORTS["hippocampus"](tmp_path, tmp_path / "made")
     rows = cohort.rows[1:]
     assert [row[0] for row in rows] == names
     assert Counter(row[3] for row in rows) == {"test": 40, "validation": 21, "train": 140}
     assert [row[3] for row in rows[:40]] == ["test"] * 40
     assert [row[3] for row in rows[40:61]] == ["validation"] * 21
-    assert [pair.name for pair in cohort.test] == [f"{names[k]} {names[k + 1]}" for k in range(0, 40, 2)]
+    assert [pair.name for pair in cohort.test["test pairs"]] == [f"{names[k]} {names[k + 1]}" for k in range(0, 40, 2)]
     learned = {row[1] for row in rows if row[3] != "test"}
-    assert not learned & {str(image) for pair in cohort.test for image in (pair.fixed, pair.moving)}
+    assert not learned & {str(image) for pair in cohort.test["test pairs"] for image in (pair.fixed, pair.moving)}
 
 
 def test_the_third_heart_is_not_learned_from(cohorts, tmp_path: Path) -> None:
@@ -59,12 +80,63 @@ def test_the_third_heart_is_not_learned_from(cohorts, tmp_path: Path) -> None:
         (tmp_path / "cardiac_sunnybrook" / name / "es.nii.gz").touch()
         for frame in range(20):
             (tmp_path / "cardiac_sunnybrook" / name / "cine" / f"frame{frame:02d}.nii.gz").touch()
-    cohort = cohorts.COHORTS["cardiac"](tmp_path)
+    cohort = cohorts.COHORTS["cardiac"](tmp_path, tmp_path / "made")
     assert {row[2] for row in cohort.rows[1:]} == {"a", "b"}
-    assert [pair.name for pair in cohort.test] == ["c"]
+    assert [pair.name for pair in cohort.test["test pair"]] == ["c"]
 
 
 def test_missing_images_are_told(cohorts, tmp_path: Path) -> None:
     (tmp_path / "brain2d_oasis").mkdir()
     with pytest.raises(BadInput, match=r"brain2d_oasis: holds 0 of \*\.nii\.gz, expected 100"):
-        cohorts.COHORTS["oasis2d"](tmp_path)
+        cohorts.COHORTS["oasis2d"](tmp_path, tmp_path / "made")
+
+
+@pytest.mark.usefixtures("cohorts")
+def test_a_moved_volume_holds_what_was_there_elsewhere(tmp_path: Path) -> None:
+    grid = Grid.regular((30, 26, 28), (1.0, 1.0, 1.0))
+    labels = torch.zeros(1, 30, 26, 28, dtype=torch.uint8)
+    labels[0, 8:14, 12:17, 15:20] = 1
+    files = tmp_path / "one.nii.gz", tmp_path / "one_labels.nii.gz"
+    write_image(files[0], Image(labels.float() * 100, grid))
+    write_image(files[1], Image(labels, grid))
+    module = sys.modules["moved_volumes"]
+    still = module.write_padded(*files, tmp_path / "made")
+    moved = module.write_padded(*files, tmp_path / "made", 3)
+    assert torch.equal(read_labels(still[1]).data[:, 10:40, 10:36, 10:38], labels.to(torch.int32))
+    assert float(read_scalar(still[0]).data.sum()) == 100 * int(labels.sum())
+    there = [centroid(read_labels(path)) for path in (still[1], moved[1])]
+    motion = module.motion(read_scalar(files[0]), 3)
+    where = motion(torch.from_numpy(there[1])[None])[0].numpy()
+    assert np.abs(where - there[0]).max() < 0.15
+    assert np.abs(there[1] - there[0]).max() > 1
+    assert int((read_labels(moved[1]).data > 0).sum()) == pytest.approx(int(labels.sum()), rel=0.1)
+
+
+def centroid(image: Image) -> np.ndarray:
+    at = torch.nonzero(image.data[0] > 0).double().mean(0)
+    return image.grid.to_world(at[None])[0].numpy()
+
+
+def test_vessel_maps_are_warped_without_a_jump(cohorts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["vessel_maps"]
+    monkeypatch.setattr(module, "SIDE", 24)
+    monkeypatch.setattr(module, "WARPS", dict.fromkeys(module.WARPS, 1))
+    picture = np.zeros((120, 130), np.uint8)
+    picture[:, 60:70] = 255
+    (tmp_path / "retina_chase").mkdir()
+    for number in range(20):
+        sitk.WriteImage(sitk.GetImageFromArray(picture), str(tmp_path / "retina_chase" / f"{number:02d}_1stHO.png"))
+    cohort = cohorts.COHORTS["vessels"](tmp_path, tmp_path / "made")
+    assert Counter(row[-1] for row in cohort.rows[1:]) == {"train": 14, "validation": 2, "test": 4}
+    pair = cohort.test["test pairs"][0]
+    fixed, moving = read_scalar(pair.fixed), read_scalar(pair.moving)
+    assert fixed.grid.shape == moving.grid.shape == (24, 24)
+    assert float(moving.data.min()) < 0.4
+    assert float(moving.data.max()) == pytest.approx(1)
+    assert torch.unique(read_labels(pair.fixed_labels).data).tolist() == [0, 1]
+    columns = (1 - fixed.data[0]).argmax(1).float()  # where the vessel is, row by row
+    assert float((columns - 12).abs().max()) >= 1
+    assert float(columns.diff().abs().max()) <= 2
+    before = pair.fixed.read_bytes()
+    cohorts.COHORTS["vessels"](tmp_path, tmp_path / "made")
+    assert pair.fixed.read_bytes() == before
