@@ -144,4 +144,11 @@ def _files(folder: Path, count: int, pattern: str = "*.nii.gz") -> list[Path]:
     return [path.resolve() for path in found]
 
 
-COHORTS = {"hippocampus": hippocampus, "moved": moved, "cardiac": cardiac, "oasis2d": oasis2d, "vessels": vessels}
+COHORTS = {
+    "hippocampus": hippocampus,
+    "ablation": hippocampus,
+    "moved": moved,
+    "cardiac": cardiac,
+    "oasis2d": oasis2d,
+    "vessels": vessels,
+}

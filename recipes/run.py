@@ -1,7 +1,7 @@
 """Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`, NAME being a folder beside this file.
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
-way and prints the table; `results.json` in the output folder holds every number.
+way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cohorts import COHORTS, Cohort
-from scoring import by_model, classical, header, line, nothing, score
+from drawing import draw
+from scoring import Row, by_model, classical, header, line, nothing, score
 from warpwright.errors import WarpwrightError
 from warpwright.product.model_folder import read_model
 from warpwright.training import train
@@ -78,7 +78,7 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    found: dict[str, Any] = {"machine": machine, "tables": {}}
+    tables: dict[str, list[Row]] = {}
     for title, pairs in cohort.test.items():
         reference = score("classical, defaults", classical, pairs)
         rows = [score("as it lies", nothing, pairs), reference]
@@ -89,7 +89,11 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
                 for steps in sorted({0, refine})
             ]
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
-        found["tables"][title] = {"pairs": [pair.name for pair in pairs], "rows": [row.to_mapping() for row in rows]}
+        tables[title] = rows
+    draw(tables, output / "results.png")
+    named = {title: [pair.name for pair in pairs] for title, pairs in cohort.test.items()}
+    numbers = {title: {"pairs": named[title], "rows": [row.to_mapping() for row in rows]} for title, rows in tables.items()}
+    found = {"machine": machine, "tables": numbers}
     (output / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 

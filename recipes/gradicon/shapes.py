@@ -86,7 +86,7 @@ PARTS: dict[str, list[Run]] = {
     "figure4": [
         Run(kind=kind, weight=weight, seed=seed, scale=0.5)
         for seed in (0, 1, 2)
-        for kind, weight in (("gradicon", 0.1875), ("icon", 1000.0), ("icon", 4000.0), ("icon", 16000.0))
+        for kind, weight in (("gradicon", 0.1875), ("icon", 250.0), ("icon", 1000.0), ("icon", 4000.0))
     ],
     "figure3": [
         Run(kind=kind, weight=weight * 2.0**power, scale=0.25)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from warpwright.methods.orthogonal import orthogonalised
+from warpwright.methods.orthogonal import POLYNOMIAL, orthogonalised
 from warpwright.schemes import Muon
 
 
@@ -24,6 +24,18 @@ def test_singular_values_become_alike_and_vectors_stay(shape: tuple[int, int], s
     torch.testing.assert_close(inside, torch.diag(values), rtol=0, atol=1e-9)
     assert float(values.min()) > 0.6
     assert float(values.max()) < 1.25
+
+
+@pytest.mark.parametrize("shape", [(64, 900), (900, 64), (48, 48)])
+def test_single_precision_keeps_directions_of_any_size(shape: tuple[int, int]) -> None:
+    """Against the polynomial of the singular values themselves, which fall over six decades."""
+    u, _, v = torch.linalg.svd(drawn(*shape), full_matrices=False)
+    values = torch.logspace(0, -6, len(v), dtype=torch.float64)
+    expected = values / values.norm()
+    for _ in range(5):
+        expected = POLYNOMIAL[0] * expected + POLYNOMIAL[1] * expected**3 + POLYNOMIAL[2] * expected**5
+    found = orthogonalised((u * values @ v).float()).double()
+    torch.testing.assert_close(found, u * expected @ v, rtol=0, atol=1e-3)
 
 
 def test_nothing_of_nothing() -> None:

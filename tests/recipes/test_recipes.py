@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections import Counter
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from warpwright.training.config import read_training
 ROOT = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(ROOT.rglob("*.toml"))
 OTHER_LOSS = ("squares",)  # the row of a table that is about the loss
-MODULES = ("cohorts", "moved_volumes", "vessel_maps")
+MODULES = ("cohorts", "drawing", "moved_volumes", "run", "scoring", "shapes", "vessel_maps")
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def cohorts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT))
     yield importlib.import_module("cohorts")
     for name in MODULES:
-        sys.modules.pop(name)
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
@@ -140,3 +142,43 @@ def test_vessel_maps_are_warped_without_a_jump(cohorts, tmp_path: Path, monkeypa
     before = pair.fixed.read_bytes()
     cohorts.COHORTS["vessels"](tmp_path, tmp_path / "made")
     assert pair.fixed.read_bytes() == before
+
+
+def test_a_table_is_printed_and_drawn(cohorts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = files("warpwright.data.pairs") / "hippocampus"
+    sides = [Path(str(folder / f"{kind}_{number}.nii.gz")) for kind in ("image", "labels") for number in (130, 132)]
+    named = dict(zip(("fixed", "moving", "fixed_labels", "moving_labels"), sides, strict=True))
+    pair = cohorts.TestPair(name="130 132", **named, labels=(1, 2))
+    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, [], 0)
+    lying, classical = json.loads((tmp_path / "results.json").read_text())["tables"]["two people"]["rows"]
+    assert classical["dice"][0] > lying["dice"][0] + 0.1
+    assert lying["inconsistency"] == [0.0]
+    assert 0.001 < classical["inconsistency"][0] < 4
+    assert classical["folds"] == [0.0]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in printed[4:]] == ["| as it lies", "| classical, defaults"]
+    assert (tmp_path / "results.png").stat().st_size > 5000
+
+
+@pytest.mark.usefixtures("cohorts")
+@pytest.mark.parametrize("kind", ["gradicon", "icon", "bending", "diffusion"])
+def test_shapes_are_trained_once_and_drawn(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "gradicon"))
+    shapes = importlib.import_module("shapes")
+    monkeypatch.setattr(shapes, "IMAGES", 400)
+    small = shapes.Run(kind=kind, weight=0.1, size=16, sigma=1.0, batch=2, steps=shapes.WINDOW, scale=0.125)
+    part = "figure3" if kind == "gradicon" else "anchor"
+    monkeypatch.setattr(shapes, "PARTS", {part: [small]})
+    monkeypatch.setattr(sys, "argv", ["shapes.py", part, "--output", str(tmp_path), "--threads", "1"])
+    shapes.main()
+    table = capsys.readouterr().out
+    assert table.splitlines()[2].startswith(f"| {kind}, 0.1, seed 0 |")
+    found = json.loads((tmp_path / f"{small.name}.json").read_text())
+    assert len(found["rows"]) == shapes.WINDOW
+    assert found["floor"] < found["base"]
+    assert (tmp_path / f"{part}.png").exists()
+    monkeypatch.setattr(shapes, "trained", None)  # a run that is there is not repeated
+    shapes.main()
+    assert capsys.readouterr().out == table

@@ -24,15 +24,22 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix (M, N) with the singular vectors of the given one and singular values near 1 (about 0.7 to 1.2).
 
-    Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small.
+    Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small. An iteration X -> p(X X') X
+    takes X X' to p(X X')^2 X X', so all of them are done on that small square, and the matrix is multiplied once.
     """
     a, b, c = POLYNOMIAL
     tall = matrix.shape[0] > matrix.shape[1]
     found = matrix.mT if tall else matrix
     found = found / found.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
-    for _ in range(steps):
-        square = found @ found.mT
-        found = a * found + (b * square + c * square @ square) @ found
+    square = found @ found.mT
+    one = torch.eye(len(square), dtype=square.dtype, device=square.device)
+    factors = one
+    for step in range(steps):
+        factor = a * one + b * square + c * square @ square
+        factors = factor @ factors
+        if step < steps - 1:
+            square = factor @ square @ factor
+    found = factors @ found
     return found.mT if tall else found
 
 
