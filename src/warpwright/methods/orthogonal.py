@@ -24,8 +24,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix (M, N) with the singular vectors of the given one and singular values near 1 (about 0.7 to 1.2).
 
-    Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small. An iteration X -> p(X X') X
-    takes X X' to p(X X')^2 X X', so all of them are done on that small square, and the matrix is multiplied once.
+    Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small. An iteration takes X to
+    p(XX') X and XX' to p(XX')^2 XX', so all of them are done on that small square, and the matrix is multiplied once.
     """
     a, b, c = POLYNOMIAL
     tall = matrix.shape[0] > matrix.shape[1]

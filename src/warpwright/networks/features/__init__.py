@@ -1,0 +1,18 @@
+"""Networks that look at one image and give features of it at several scales, for fixed and moving images alike."""
+
+from warpwright.networks.features.base import FeatureArchitecture, FeatureExtractor, FeaturePyramid
+from warpwright.networks.features.lku import FeatureLKU, FeatureLKUEncoder
+from warpwright.networks.features.unet import FeatureUNet, FeatureUNetEncoder
+
+AnyFeatures = FeatureLKU | FeatureLKUEncoder | FeatureUNet | FeatureUNetEncoder
+
+__all__ = [
+    "AnyFeatures",
+    "FeatureArchitecture",
+    "FeatureExtractor",
+    "FeatureLKU",
+    "FeatureLKUEncoder",
+    "FeaturePyramid",
+    "FeatureUNet",
+    "FeatureUNetEncoder",
+]
