@@ -9,7 +9,21 @@ import torch
 from torch import Tensor
 
 from oracles.make import normal
-from warpwright.solver import LBFGS, Adam, CurvedObjective, GaussNewton, GradientDescent, Solver, Unroll, minimise
+from warpwright.errors import BadInput
+from warpwright.solver import (
+    LBFGS,
+    Adam,
+    Adjoint,
+    CurvedObjective,
+    GaussNewton,
+    GradientDescent,
+    Krylov,
+    OneStep,
+    Solver,
+    Truncated,
+    Unroll,
+    minimise,
+)
 
 SOLVERS: dict[str, Solver] = {
     "descent": GradientDescent(length=0.05),
@@ -119,3 +133,158 @@ def test_nothing_stays_alive(convex: Convex, p: Tensor, solver: Solver) -> None:
     for _ in range(3):
         once()
     assert _alive() == before
+
+
+class Quadratic(CurvedObjective):
+    """`x A x / 2 - (p + p^3 / 10) x`, whose curvature depends on nothing, so that holding it fixed is exact."""
+
+    def __init__(self, generator: torch.Generator, size: int = 6) -> None:
+        root = normal(generator, size, size)
+        self.matrix = root @ root.T / size + torch.eye(size, dtype=torch.float64)
+
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        (p,) = params
+        return 0.5 * torch.einsum("bi,ij,bj->b", x, self.matrix, x) - ((p + p**3 / 10) * x).sum(1)
+
+    def curvature(self, x: Tensor, *params: Tensor) -> Tensor:
+        return self.matrix.diagonal().expand_as(x)
+
+
+class Filters:
+    """A filter of the gradient and one of x after each update, both mixing neighbours, neither symmetric."""
+
+    def __init__(self, generator: torch.Generator, size: int = 6) -> None:
+        self.of_gradient, self.of_x = (
+            0.8 * torch.eye(size, dtype=torch.float64) + 0.05 * normal(generator, size, size) for _ in range(2)
+        )
+
+    def precondition(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.of_gradient.T
+
+    def retract(self, x: Tensor, update: Tensor) -> Tensor:
+        return (x + update) @ self.of_x.T
+
+
+SLOW = GaussNewton(length=10.0, damping=1.0)
+
+
+@pytest.fixture
+def quadratic(generator: torch.Generator) -> Quadratic:
+    return Quadratic(generator)
+
+
+@pytest.fixture
+def filters(generator: torch.Generator) -> Filters:
+    return Filters(generator)
+
+
+def _filtered(objective: Quadratic, p: Tensor, filters: Filters, rule: Adjoint | None, steps: int = 400) -> Tensor:
+    settings = {"solver": SLOW, "precondition": filters.precondition, "retract": filters.retract}
+    return minimise(objective, torch.zeros_like(p), (p,), adjoint=rule, max_steps=steps, **settings).value
+
+
+def _gradient(objective: Quadratic, p: Tensor, filters: Filters, rule: Adjoint, cotangent: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad((_filtered(objective, p, filters, rule) * cotangent).sum(), p)
+    return found
+
+
+IMPLICIT: dict[str, Adjoint] = {"one": OneStep(), "krylov": Krylov(5), "truncated": Truncated(2)}
+
+
+@pytest.mark.parametrize("rule", IMPLICIT)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_rule_changes_the_value(convex: Convex, p: Tensor, rule: str, name: str) -> None:
+    settings = {"solver": SOLVERS[name], "max_steps": 7}
+    plain = minimise(convex, torch.zeros_like(p), (p,), **settings)
+    found = minimise(convex, torch.zeros_like(p), (p.requires_grad_(),), adjoint=IMPLICIT[rule], **settings)
+    assert torch.equal(found.value, plain.value)
+    assert found.value.requires_grad
+    assert not plain.value.requires_grad
+
+
+def test_krylov_is_the_gradient_of_the_whole_solve(quadratic: Quadratic, filters: Filters, generator: torch.Generator) -> None:
+    """With filters the point of rest is no minimum; differences of the whole solve know that, and so does J."""
+    p, cotangent = normal(generator, 2, 6).requires_grad_(), normal(generator, 2, 6)
+    found = _gradient(quadratic, p, filters, Krylov(5), cotangent)  # 6 dimensions: exact
+    step, differences = 1e-5, torch.zeros_like(p)
+    with torch.no_grad():
+        for k in range(6):
+            move = torch.zeros_like(p)
+            move[:, k] = step
+            ends = [_filtered(quadratic, q, filters, None) for q in (p + move, p - move)]
+            differences[:, k] = ((ends[0] - ends[1]) * cotangent).sum(1) / (2 * step)
+    torch.testing.assert_close(found, differences, rtol=1e-6, atol=1e-8)
+    unrolled = _gradient(quadratic, p, filters, Unroll(), cotangent)
+    torch.testing.assert_close(found, unrolled, rtol=1e-8, atol=1e-10)
+
+
+def test_one_step_is_one_more_step(quadratic: Quadratic, filters: Filters, generator: torch.Generator) -> None:
+    """By hand, and as `Truncated(1)`, which differs only in normalisers, of which there are none that move here."""
+    p, cotangent = normal(generator, 2, 6).requires_grad_(), normal(generator, 2, 6)
+    found = _gradient(quadratic, p, filters, OneStep(), cotangent)
+    diagonal = quadratic.matrix.diagonal()
+    back = (cotangent @ filters.of_x @ filters.of_gradient) / (diagonal + diagonal.mean())
+    torch.testing.assert_close(found, back * (1 + 0.3 * p.detach() ** 2))
+    torch.testing.assert_close(found, _gradient(quadratic, p, filters, Truncated(1), cotangent))
+
+
+def test_more_steps_come_nearer(quadratic: Quadratic, filters: Filters, generator: torch.Generator) -> None:
+    p, cotangent = normal(generator, 1, 6).requires_grad_(), normal(generator, 1, 6)
+    exact = _gradient(quadratic, p, filters, Krylov(5), cotangent)
+
+    def miss(rule: Adjoint) -> float:
+        return float((_gradient(quadratic, p, filters, rule, cotangent) - exact).norm() / exact.norm())
+
+    one, *krylov = (miss(rule) for rule in (OneStep(), Krylov(0), Krylov(2), Krylov(4)))
+    assert one > krylov[1] > krylov[2]
+    assert krylov[0] > krylov[1]
+    truncated = [miss(Truncated(n)) for n in (1, 5, 200)]
+    assert truncated[0] > truncated[1] > truncated[2]
+    assert truncated[2] < 1e-6
+
+
+@pytest.mark.parametrize("steps", [0, 2, 4])
+def test_krylov_has_the_least_residual(steps: int, generator: torch.Generator) -> None:
+    """Against least squares in the explicit space; each sample of a batch by itself."""
+    matrix, cotangent = 0.3 * normal(generator, 7, 7), normal(generator, 3, 7)
+    found = Krylov(steps).solve(lambda y: y @ matrix.T, cotangent)
+    system = torch.eye(7, dtype=torch.float64) - matrix
+    for sample, right in zip(found, cotangent, strict=True):
+        space = torch.stack([torch.linalg.matrix_power(system, k) @ right for k in range(steps + 1)], 1)
+        weights = torch.linalg.lstsq(system @ space, right[:, None]).solution
+        torch.testing.assert_close(sample, (space @ weights)[:, 0])
+
+
+def test_krylov_of_nothing_is_nothing() -> None:
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    assert not Krylov(3).solve(lambda y: 0.5 * y, zero).any()
+    torch.testing.assert_close(Krylov(3).solve(lambda y: 0.5 * y, zero + 1), zero + 2)  # done after one step
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("rule", [OneStep(), Krylov(3)])
+def test_samples_are_differentiated_by_themselves(convex: Convex, p: Tensor, name: str, rule: Adjoint) -> None:
+    def gradient(q: Tensor) -> Tensor:
+        q = q.detach().requires_grad_()
+        found = minimise(convex, torch.zeros_like(q), (q,), solver=SOLVERS[name], adjoint=rule, max_steps=5)
+        return torch.autograd.grad(found.value.square().sum(), q)[0]
+
+    torch.testing.assert_close(gradient(p), torch.cat([gradient(one[None]) for one in p]))
+
+
+@pytest.mark.parametrize("rule", [OneStep(), Krylov(2)])
+def test_nothing_is_kept_of_the_steps(convex: Convex, p: Tensor, rule: Adjoint) -> None:
+    found = minimise(convex, torch.zeros_like(p), (p.requires_grad_(),), solver=SLOW, adjoint=rule, max_steps=50)
+    behind = found.value.grad_fn
+    assert behind is not None
+    assert [type(node).__name__ for node, _ in behind.next_functions if node is not None] == ["AccumulateGrad"]
+
+
+def test_rules_that_cannot_be(convex: Convex, p: Tensor) -> None:
+    value = minimise(convex, torch.zeros_like(p), (p.requires_grad_(),), solver=LBFGS(), adjoint=OneStep(), max_steps=5).value
+    with pytest.raises(BadInput, match="LBFGS has no step that an implicit gradient can be had from"):
+        value.sum().backward()
+    with pytest.raises(BadInput, match="a truncated adjoint needs at least one step, got 0"):
+        Truncated(0)
+    with pytest.raises(BadInput, match="a Krylov adjoint needs at least 0 steps, got -1"):
+        Krylov(-1)

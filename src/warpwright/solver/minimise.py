@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpwright.kernels import total
-from warpwright.solver.adjoint import Unroll
+from warpwright.solver.adjoint import Adjoint, Step, Unroll, attached
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, add, same
 from warpwright.solver.objective import Objective
 from warpwright.solver.solution import Solution, Status
@@ -22,7 +22,7 @@ def minimise(
     params: tuple[Tensor, ...] = (),
     *,
     solver: Solver,
-    adjoint: Unroll | None = None,
+    adjoint: Adjoint | None = None,
     precondition: Precondition = same,
     retract: Retract = add,
     max_steps: int = 100,
@@ -38,7 +38,7 @@ def minimise(
         x0: (B, ...) start; not changed.
         params: tensors the objective depends on and the solution may be differentiated in.
         solver: the algorithm.
-        adjoint: the gradient rule; None runs without a graph.
+        adjoint: the gradient rule, in `params` (`Unroll` also in the start); None runs without a graph. It changes no value.
         precondition: applied to the gradient (a smoothing filter, as a rule).
         retract: `(x, update) -> x`: addition, or a composition of maps.
         max_steps: bound on the steps; with `tolerance=None` the count is the stopping rule.
@@ -57,7 +57,7 @@ def minimise(
     status, steps = [Status.MAX_STEPS] * batch, [max_steps] * batch
     active = torch.ones(batch, dtype=torch.bool, device=x.device)
     history: list[Tensor] = []
-    with torch.set_grad_enabled(adjoint is not None):
+    with torch.set_grad_enabled(isinstance(adjoint, Unroll)):
         state = solver.init(x)
         for step in range(max_steps):
             new, energy, state = solver.step(objective, x, params, state, precondition, retract)
@@ -80,6 +80,9 @@ def minimise(
     for sample, rose in enumerate(trace[-1] > trace[0]):
         if rose and status[sample] is Status.MAX_STEPS:
             status[sample] = Status.DIVERGED
+    if adjoint is not None and not isinstance(adjoint, Unroll) and torch.is_grad_enabled():
+        repeated = Step(objective=objective, solver=solver, precondition=precondition, retract=retract, state=state)
+        x = attached(x.detach(), repeated, params, adjoint)
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
 
 

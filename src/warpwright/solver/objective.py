@@ -43,6 +43,14 @@ class Objective(ABC):
             (gradient,) = torch.autograd.grad(self.value(at, *params).sum(), at, create_graph=True)
             return (gradient * direction.detach()).flatten(1).sum(1)
 
+    def hessian_product(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
+        """The second derivative of each energy in x, or a positive estimate of it, times `direction`: shape of x, detached."""
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(at, *params).sum(), at, create_graph=True)
+            (product,) = torch.autograd.grad(gradient, at, direction)
+        return product
+
 
 class CurvedObjective(Objective):
     """An objective that also knows a positive diagonal approximation of its Hessian, for Gauss-Newton."""

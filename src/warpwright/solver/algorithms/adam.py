@@ -55,6 +55,12 @@ class Adam(FirstOrder):
         ratio = mean / (1 - self.beta1**count) / (scale + self.damping * longest(scale))
         return bounded(ratio, 1.0) * -self.length, (count, mean, square)
 
+    def factor(self, gradient: Tensor, state: State) -> Tensor:
+        count, _, square = state
+        scale = (square / (1 - self.beta2**count)).clamp_min(tiny(square)).sqrt()
+        scale = scale + self.damping * longest(scale)
+        return -self.length / scale / longest(gradient / scale).clamp_min(1)
+
     def _in_place(self, gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> Tensor:
         from warpwright.kernels.stepping import adam
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from warpwright.errors import BadInput
 from warpwright.solver.objective import Objective
 
 __all__ = ["FirstOrder", "Precondition", "Retract", "Solver", "State", "add", "bounded", "longest", "same", "tiny"]
@@ -61,6 +62,22 @@ class Solver(ABC):
             The next x, the energies (B,) at the x that was given, the next state.
         """
 
+    def held(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        gradient: Tensor,
+        state: State,
+        precondition: Precondition,
+    ) -> Callable[[Tensor], Tensor]:
+        """The update at x as a linear function of the gradient, everything that normalises it held fixed, without memory.
+
+        Raises:
+            BadInput: there is no such function.
+        """
+        raise BadInput(f"{type(self).__name__} has no step that an implicit gradient can be had from")
+
 
 class FirstOrder(Solver):
     """A solver whose update is a function of the preconditioned gradient and its state."""
@@ -86,6 +103,22 @@ class FirstOrder(Solver):
         update, state = self.update(gradient, state)
         del gradient  # large, and not needed while the update is applied
         return retract(x, update), energy, state
+
+    @abstractmethod
+    def factor(self, gradient: Tensor, state: State) -> Tensor:
+        """What a preconditioned gradient is multiplied with, momentum apart; broadcasts against it."""
+
+    def held(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        gradient: Tensor,
+        state: State,
+        precondition: Precondition,
+    ) -> Callable[[Tensor], Tensor]:
+        factor = self.factor(precondition(gradient), state)
+        return lambda given: precondition(given) * factor
 
 
 def tiny(x: Tensor) -> float:

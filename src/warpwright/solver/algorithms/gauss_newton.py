@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.kernels import total
-from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, bounded, tiny
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, bounded, longest, tiny
 from warpwright.solver.objective import CurvedObjective, Objective
 
 __all__ = ["GaussNewton"]
@@ -49,10 +50,30 @@ class GaussNewton(Solver):
         precondition: Precondition,
         retract: Retract,
     ) -> tuple[Tensor, Tensor, State]:
-        if not isinstance(objective, CurvedObjective):
-            raise BadInput(f"Gauss-Newton needs an objective with a curvature, {type(objective).__name__} has none")
-        energy, gradient = objective.value_and_gradient(x, *params)
-        curvature = objective.curvature(x, *params)
-        mean = (total(curvature) / curvature[0].numel()).reshape(-1, *(1,) * (x.ndim - 1))
-        force = gradient / (curvature + self.damping * mean).clamp_min(tiny(gradient))
+        energy, gradient = _curved(objective).value_and_gradient(x, *params)
+        force = gradient / self._weight(objective, x, params)
         return retract(x, -bounded(precondition(force), self.length)), energy, state
+
+    def held(
+        self,
+        objective: Objective,
+        x: Tensor,
+        params: tuple[Tensor, ...],
+        gradient: Tensor,
+        state: State,
+        precondition: Precondition,
+    ) -> Callable[[Tensor], Tensor]:
+        weight = self._weight(objective, x, params)
+        factor = -self.length / longest(precondition(gradient / weight)).clamp_min(self.length)
+        return lambda given: precondition(given / weight) * factor
+
+    def _weight(self, objective: Objective, x: Tensor, params: tuple[Tensor, ...]) -> Tensor:
+        curvature = _curved(objective).curvature(x, *params)
+        mean = (total(curvature) / curvature[0].numel()).reshape(-1, *(1,) * (x.ndim - 1))
+        return (curvature + self.damping * mean).clamp_min(tiny(x))
+
+
+def _curved(objective: Objective) -> CurvedObjective:
+    if not isinstance(objective, CurvedObjective):
+        raise BadInput(f"Gauss-Newton needs an objective with a curvature, {type(objective).__name__} has none")
+    return objective

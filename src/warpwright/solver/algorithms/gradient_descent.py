@@ -32,4 +32,7 @@ class GradientDescent(FirstOrder):
         return ()
 
     def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return gradient * (-self.length / longest(gradient).clamp_min(tiny(gradient))), state
+        return gradient * self.factor(gradient, state), state
+
+    def factor(self, gradient: Tensor, state: State) -> Tensor:
+        return -self.length / longest(gradient).clamp_min(tiny(gradient))
