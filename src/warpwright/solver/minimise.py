@@ -57,7 +57,9 @@ def minimise(
     status, steps = [Status.MAX_STEPS] * batch, [max_steps] * batch
     active = torch.ones(batch, dtype=torch.bool, device=x.device)
     history: list[Tensor] = []
-    with torch.set_grad_enabled(isinstance(adjoint, Unroll)):
+    whole, unrolled = params, isinstance(adjoint, Unroll)
+    params = params if unrolled else tuple(p.detach() for p in params)
+    with torch.set_grad_enabled(unrolled):
         state = solver.init(x)
         for step in range(max_steps):
             new, energy, state = solver.step(objective, x, params, state, precondition, retract)
@@ -82,7 +84,7 @@ def minimise(
             status[sample] = Status.DIVERGED
     if adjoint is not None and not isinstance(adjoint, Unroll) and torch.is_grad_enabled():
         repeated = Step(objective=objective, solver=solver, precondition=precondition, retract=retract, state=state)
-        x = attached(x.detach(), repeated, params, adjoint)
+        x = attached(x.detach(), repeated, whole, adjoint)
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
 
 
