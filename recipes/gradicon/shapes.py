@@ -159,18 +159,27 @@ def closed(found: dict[str, Any], value: float) -> float:
 
 
 def table(runs: list[Run], results: list[dict[str, Any]]) -> str:
-    """Markdown: windows of every run."""
+    """Markdown: windows of every run, and their means over seeds where there are several."""
     steps = min(run.steps for run in runs)
-    begins = [b for b in (0, 40, 80, 120, 160, 200) if b + WINDOW < steps] + [steps - WINDOW]
+    begins = [b for b in (0, 40, 80, 100, 120, 160, 200) if b + WINDOW < steps] + [steps - WINDOW]
     head = "".join(f" {b + 1}-{b + WINDOW} |" for b in begins)
     lines = [f"| run |{head} gap closed | folds %, last {WINDOW} | s |", "|---|" + "---|" * (len(begins) + 3)]
+    rows: dict[tuple[Kind, float], list[list[float]]] = {}
     for run, found in zip(runs, results, strict=True):
         values = [mean_of(found, b, 0) for b in begins]
-        cells = "".join(f" {v:.3f} |" for v in values)
-        folds = mean_of(found, begins[-1], 2)
-        end = f" {closed(found, values[-1]):.3f} | {folds:.4f} | {found['seconds']:.0f} |"
-        lines.append(f"| {run.kind}, {run.weight:g}, seed {run.seed} |{cells}{end}")
+        row = [*values, closed(found, values[-1]), mean_of(found, begins[-1], 2), found["seconds"]]
+        rows.setdefault((run.kind, run.weight), []).append(row)
+        lines.append(cells(f"{run.kind}, {run.weight:g}, seed {run.seed}", row))
+    for (kind, weight), own in rows.items():
+        if len(own) > 1:
+            lines.append(cells(f"{kind}, {weight:g}, mean of {len(own)}", [fmean(column) for column in zip(*own, strict=True)]))
     return "\n".join(lines) + "\n"
+
+
+def cells(name: str, row: list[float]) -> str:
+    """A line of the table."""
+    *values, folds, seconds = row
+    return f"| {name} |" + "".join(f" {v:.3f} |" for v in values) + f" {folds:.4f} | {seconds:.0f} |"
 
 
 def drawn(part: str, runs: list[Run], results: list[dict[str, Any]], path: Path) -> None:
@@ -186,11 +195,12 @@ def drawn(part: str, runs: list[Run], results: list[dict[str, Any]], path: Path)
         axes.set(xlabel="1 - LNCC, last 20 steps", ylabel="folds, % of voxels (none: 1e-4)", yscale="log")
     else:
         for run, found in zip(runs, results, strict=True):
+            rank = sorted({other.weight for other in runs if other.kind == run.kind}).index(run.weight)
             values = [row[0] for row in found["rows"]]
             smooth = np.convolve(values, np.ones(WINDOW) / WINDOW, "valid")
             label = f"{run.kind} {run.weight:g}" if run.seed == 0 else None
             at = np.arange(len(smooth)) + WINDOW
-            axes.plot(at, smooth, color=colours[run.kind], alpha=0.6 if run.weight < 2000 else 0.3, label=label)
+            axes.plot(at, smooth, color=colours[run.kind], alpha=0.9 / 2**rank, label=label)
         axes.set(xlabel="step", ylabel=f"1 - LNCC, mean of {WINDOW} steps")
     axes.legend()
     figure.savefig(path, dpi=110)

@@ -20,10 +20,21 @@ from warpwright.energies.losses import Images, Overlap
 from warpwright.energies.similarity import LNCC, MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image
-from warpwright.layers import FullSize, Integrate
-from warpwright.methods import Model, ModelSettings, register_direct
+from warpwright.layers import FullSize, Integrate, LinearField
+from warpwright.methods import AtScale, Direct, Model, ModelSettings, TwoStep, register_direct
 from warpwright.methods.direct import carried
-from warpwright.networks import Architecture, Displacement, Estimate, Estimator, Velocity, VoxelMorph
+from warpwright.methods.multistep import AnyNetwork
+from warpwright.networks import (
+    AffineNet,
+    Architecture,
+    Displacement,
+    Estimate,
+    Estimator,
+    LKUNet,
+    TallUNet,
+    Velocity,
+    VoxelMorph,
+)
 from warpwright.transforms import Affine, Preparation, Transform, centring, exp, resample
 
 Answer = Callable[[Tensor], dict[str, Any]]
@@ -178,6 +189,25 @@ def test_a_model_looks_at_the_whole_image(dim: int) -> None:
         network = model.get_submodule("network.network")
         assert isinstance(network, KnownNetwork)
         assert network.seen == [Preparation().whole(grid).shape]
+
+
+@pytest.mark.parametrize(
+    "network", [TallUNet(scale=0.05), LKUNet(start=1), AffineNet(scale=0.05)], ids=["tall", "lku", "affine"]
+)
+def test_a_network_that_gives_shares_of_a_size_looks_at_that_of_its_training(network: AnyNetwork, dim: int) -> None:
+    shape = (9, 30, 12)[:dim]
+    layers = (LinearField(),) if isinstance(network, AffineNet) else ()
+    nested = TwoStep(first=AtScale(network=Direct(network=network, layers=layers)), second=VoxelMorph(field="displacement"))
+    for one, size in ((network, shape), (nested, shape), (VoxelMorph(field="displacement"), None)):
+        settings = ModelSettings(dim=dim, network=one, layers=layers, preparation=Preparation(shape=shape))
+        grid = headers(dim)[0]
+        assert settings.lattice(grid).shape == (settings.preparation.whole(grid).shape if size is None else size)
+    model = Model(ModelSettings(dim=dim, network=network, layers=layers, preparation=Preparation(shape=shape)))
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, images: seen.append(tuple(images[0].shape[2:])))
+    found = register_direct(model, image_on(headers(dim)[0]), image_on(elsewhere(dim)))
+    assert seen == [shape]
+    assert found.forward.dim == dim
 
 
 def test_fields_are_carried_between_grids(dim: int) -> None:

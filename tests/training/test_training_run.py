@@ -113,7 +113,7 @@ def test_the_model_is_the_one_of_the_best_validation_and_scores_what_the_card_sa
     assert f"| dice | {best['dice']:.4f} |" in (output / "model" / "README.md").read_text()
     cohort = read_cohort(training.data)
     (pair,) = cohort.listed("validation")
-    batch = prepared(pair, Cases(training.data), training.model.preparation)
+    batch = prepared(pair, Cases(training.data), training.model)
     assert batch.fixed_labels is not None
     assert batch.moving_labels is not None
     with torch.no_grad():
@@ -258,7 +258,7 @@ def test_a_figure_that_a_pair_has_nothing_for_is_left_out(tables):
     training = tiny(tables[2], 2)
     model = Model(replace(training.model, loss=(Overlap(labels=(1, 2)),)))
     cohort, cases = read_cohort(training.data), Cases(training.data)
-    batch = prepared(cohort.listed("validation")[0], cases, training.model.preparation)
+    batch = prepared(cohort.listed("validation")[0], cases, training.model)
     bare = replace(batch, fixed_labels=None, moving_labels=None, fixed_points=None, moving_points=None)
     assert set(validate(model, [bare])) == {"folded_percent"}
     empty = replace(bare, fixed_labels=torch.zeros(1, 1, 12, 14).int(), moving_labels=torch.zeros(1, 1, 12, 14).int())
@@ -282,7 +282,7 @@ def test_validation_leaves_the_model_as_it_was(tables):
     model = Model(training.model)
     model.train()
     (pair,) = read_cohort(training.data).listed("validation")
-    batch = prepared(pair, Cases(training.data), training.model.preparation)
+    batch = prepared(pair, Cases(training.data), training.model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     one, two = validate(model, [batch]), validate(model, [batch, batch])

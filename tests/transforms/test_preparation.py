@@ -138,6 +138,26 @@ def test_the_whole_image_is_looked_at_whatever_the_shape_in_training(dim: int) -
         assert preparation.grid(oblique(dim)).shape == (5, 40, 7)[:dim]
 
 
+def test_a_fitted_grid_has_the_shape_and_holds_the_image(dim: int) -> None:
+    """It begins at the spacing of training, which grows only along axes along which the image does not fit."""
+    grid = oblique(dim)
+    for spacing in (None, (1.1, 0.9, 1.7)[:dim]):
+        shape = (5, 40, 7)[:dim]
+        preparation = Preparation(spacing=spacing, shape=shape)
+        found, whole = preparation.fitted(grid), preparation.whole(grid)
+        assert found.shape == shape
+        np.testing.assert_allclose(found.centre, grid.centre, atol=max(whole.spacing))  # whole voxels where the spacing stays
+        for s, n, before, m in zip(found.spacing, shape, whole.spacing, whole.shape, strict=True):
+            assert s == pytest.approx(before * max(1, m / n))
+        corners = torch.tensor(list(product(*((-0.5, n - 0.5) for n in grid.shape))), dtype=torch.float64)
+        at = found.to_voxel(grid.to_world(corners))
+        assert (at > -0.5 - 1e-6).all()
+        assert (at < torch.tensor(shape, dtype=torch.float64) - 0.5 + 1e-6).all()
+    assert Preparation().fitted(grid).same_as(Preparation().whole(grid), 0)
+    roomy = Preparation(shape=tuple(n + 4 for n in grid.shape))
+    assert roomy.fitted(grid).same_as(roomy.grid(grid), 1e-9)  # it fits: as in training
+
+
 def test_the_wrong_number_of_axes_is_refused(dim: int) -> None:
     other, words = 5 - dim, f"has {5 - dim} axes, the image has {dim}: expected the same"
     for settings, name in (({"spacing": (1.0,) * other}, "spacing"), ({"shape": (8,) * other}, "shape")):

@@ -79,7 +79,7 @@ def _register(
     begin = time.perf_counter()
     fixed, moving = (side.image for side in sides)
     preparation = model.settings.preparation
-    grid, still = preparation.whole(fixed.grid), Affine.identity(fixed.grid.dim)
+    grid, still = model.settings.lattice(fixed.grid), Affine.identity(fixed.grid.dim)
     affine = preparation.affine(fixed.grid, moving.grid) if start is None else start
     own = next(model.parameters())
 

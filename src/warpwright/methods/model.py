@@ -11,8 +11,9 @@ from warpwright.energies.losses import AnyTerm, Images, Smoothness
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput
+from warpwright.geometry import Grid
 from warpwright.layers import AnyLayer, FullSize, Integrate
-from warpwright.methods.multistep import AnyNetwork, build_step
+from warpwright.methods.multistep import AnyNetwork, build_step, sized
 from warpwright.networks import VoxelMorph
 from warpwright.transforms import Preparation
 
@@ -53,6 +54,10 @@ class ModelSettings:
                 raise BadInput(f"the preparation's {name} has {len(given)} axes, the model {self.dim}: expected as many")
         if not self.loss:
             raise BadInput("a model needs at least one term in its loss")
+
+    def lattice(self, fixed: Grid) -> Grid:
+        """Where a registration looks: the voxels that hold the fixed image, or those that a `sized` network was trained at."""
+        return self.preparation.fitted(fixed) if sized(self.network) else self.preparation.whole(fixed)
 
 
 class Model(nn.Module):

@@ -24,7 +24,18 @@ from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimat
 from warpwright.sampling import downsample, warp
 from warpwright.transforms import compose
 
-__all__ = ["Antisymmetric", "AnyNetwork", "AtScale", "Direct", "Step", "SymmetricTwoStep", "TwoStep", "build_step", "stage_1"]
+__all__ = [
+    "Antisymmetric",
+    "AnyNetwork",
+    "AtScale",
+    "Direct",
+    "Step",
+    "SymmetricTwoStep",
+    "TwoStep",
+    "build_step",
+    "sized",
+    "stage_1",
+]
 
 Trail = tuple[Estimate, ...]
 
@@ -114,6 +125,15 @@ AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | SymmetricTwoSt
 def stage_1(network: AnyNetwork) -> TwoStep:
     """A network at a quarter, at half and at full resolution, one after the other (GradICON, equation 12)."""
     return TwoStep(first=AtScale(network=TwoStep(first=AtScale(network=network), second=network)), second=network)
+
+
+def sized(network: AnyNetwork) -> bool:
+    """Whether any estimator of a network estimates shares of the size of images, so that it needs that of its training."""
+    if isinstance(network, (SymmetricTwoStep, TwoStep)):
+        return sized(network.first) or sized(network.second)
+    if isinstance(network, (Antisymmetric, AtScale, Direct)):
+        return sized(network.network)
+    return network.sized
 
 
 def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, channels: int = 1) -> Step:

@@ -7,7 +7,7 @@ rectifier, so that negative intensities count as zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class AffineNet(Architecture):
         BadInput: the scale is not positive and finite.
     """
 
+    sized: ClassVar[bool] = True
     scale: float = 1.0
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -25,7 +26,9 @@ class Estimator(nn.Module, ABC):
 
 
 class Architecture(ABC):
-    """The settings of an estimator: a frozen dataclass that builds it."""
+    """The settings of an estimator: a frozen dataclass that builds it; `sized` if it estimates shares of an image's size."""
+
+    sized: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, dim: int, channels: int = 1) -> Estimator:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class LKUNet(Architecture):
         BadInput: there are no channels, or the kernel is even or below 3.
     """
 
+    sized: ClassVar[bool] = True
     start: int = 8
     field: FieldKind = "displacement"
     kernel: int | None = None

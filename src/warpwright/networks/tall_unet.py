@@ -6,6 +6,7 @@ Tian et al., CVPR 2023 (arXiv 2206.05897), as in the authors' package ICON. Give
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -39,6 +40,7 @@ class TallUNet(Architecture):
         BadInput: the scale is not positive and finite.
     """
 
+    sized: ClassVar[bool] = True
     field: FieldKind = "displacement"
     scale: float = 1.0
 

@@ -309,8 +309,8 @@ class _Run:
     def _validate(self, journal: Journal, step: int) -> dict[str, float]:
         model = self.scheme.kept
         if not self.laid:
-            preparation = self.training.model.preparation
-            self.laid = [prepared(p, self.cases, preparation).to(self.device, self.dtype) for p in self.watched]
+            settings = self.training.model
+            self.laid = [prepared(p, self.cases, settings).to(self.device, self.dtype) for p in self.watched]
         figures = validate(model, self.laid)
         self._tell(journal, "validation", step, figures)
         value = turned(self.by, figures.get(self.by, math.nan))

@@ -15,7 +15,7 @@ import numpy as np
 from warpwright.data import Augmentation, CasePair, Cases, Cohort
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, WarpwrightError
-from warpwright.methods import Annotated, joined, lay_pair
+from warpwright.methods import Annotated, ModelSettings, joined, lay_pair
 from warpwright.training.processes import Processes
 from warpwright.transforms import Affine, Preparation
 
@@ -79,11 +79,12 @@ class Stream:
         return replace(batch, names=(pair.id,), **images)
 
 
-def prepared(pair: CasePair, cases: Cases, preparation: Preparation) -> PairBatch:
+def prepared(pair: CasePair, cases: Cases, model: ModelSettings) -> PairBatch:
     """A pair as a batch of one, laid as a registration lays it."""
+    preparation = model.preparation
     with naming(pair):
         fixed, moving = _annotated(pair, cases)
-        grid = preparation.whole(fixed.image.grid)
+        grid = model.lattice(fixed.image.grid)
         start = preparation.affine(fixed.image.grid, moving.image.grid)
         batch = lay_pair(preparation, fixed, moving, (Affine.identity(grid.dim), start), grid)
         return replace(batch, names=(pair.id,))

@@ -34,7 +34,7 @@ class Preparation:
         intensity: how intensities become [0, 1].
         spacing: mm of a voxel along the axes nearest to right, anterior, superior; None for the fixed image's own.
         shape: voxels along these axes, around the middle of the fixed image, that are looked at while training; None for as
-            many as hold the image, which is what a registration looks at in any case.
+            many as hold the image, which is what a registration looks at unless the network needs the size of its training.
         start: "none" takes the world positions of the moving image as they are, "centre" puts its middle on that of the
             fixed image, "box" stretches it as well, axis by axis of the world, until both boxes are of one size: for images
             that were cropped around the same organ.
@@ -61,6 +61,17 @@ class Preparation:
     def whole(self, fixed: Grid) -> Grid:
         """The working grid that holds all of a fixed image, whatever the shape in training."""
         return working_grid(fixed, self.spacing)
+
+    def fitted(self, fixed: Grid) -> Grid:
+        """A working grid of the shape in training that holds all of a fixed image.
+
+        Along an axis along which the image does not fit, voxels are as much larger as it takes; without a shape it is `whole`.
+        """
+        whole = self.whole(fixed)
+        if self.shape is None:
+            return whole
+        larger = [s * max(1.0, n / m) for s, n, m in zip(whole.spacing, whole.shape, self.shape, strict=True)]
+        return working_grid(fixed, larger, self.shape)
 
     def affine(self, fixed: Grid, moving: Grid) -> Affine:
         """The start: world points of fixed to world points of moving."""
