@@ -133,7 +133,7 @@ def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
 def header() -> str:
     """The head of the table, in Markdown."""
     return (
-        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | folds, % (pairs) | there and back, mm | s a pair | Wilcoxon |\n"
+        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | folds, % (pairs) | there and back, mm | s a pair | classical |\n"
         "|---|---|---|---|---|---|---|---|"
     )
 

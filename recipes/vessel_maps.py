@@ -42,12 +42,10 @@ def write_vessel_maps(maps: list[Path], folder: Path) -> list[tuple[str, ...]]:
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, ...]] = []
     for number, (path, split) in enumerate(zip(maps, SPLITS, strict=True)):
-        whole = read_map(path)
-        moving = written(whole, folder / f"{path.stem}.nii.gz")
+        moving = written(path, None, folder / f"{path.stem}.nii.gz")
         for copy in range(WARPS[split]):
-            rng = np.random.default_rng((number, copy))
             name = f"{path.stem}-{copy:02d}"
-            fixed = written(None if (folder / f"{name}.nii.gz").exists() else warped(whole, rng), folder / f"{name}.nii.gz")
+            fixed = written(path, np.random.default_rng((number, copy)), folder / f"{name}.nii.gz")
             rows.append((name, *(str(f) for pair in zip(fixed, moving, strict=True) for f in pair), split))
     return rows
 
@@ -71,10 +69,11 @@ def warped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def written(whole: np.ndarray | None, path: Path) -> tuple[Path, Path]:
-    """The files of an image and of its vessels, made of a map of full size unless that is None."""
+def written(source: Path, warp: np.random.Generator | None, path: Path) -> tuple[Path, Path]:
+    """The files of a map, or of a warped copy, and of its vessels; made unless they are there."""
     image, labels = path.resolve(), path.with_name(path.name.replace(".nii.gz", "_vessels.nii.gz")).resolve()
-    if whole is not None:
+    if not (image.exists() and labels.exists()):
+        whole = read_map(source) if warp is None else warped(read_map(source), warp)
         blocks = whole.reshape(SIDE, BLOCK, SIDE, BLOCK).mean((1, 3))
         for file, data in ((labels, (blocks < 0.75).astype(np.uint8)), (image, gaussian_filter(blocks, 1).astype(np.float32))):
             write_image(file, Image(torch.from_numpy(data)[None], Grid.regular((SIDE, SIDE))))

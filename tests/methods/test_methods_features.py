@@ -227,6 +227,12 @@ def test_the_curvature_product_is_gauss_newton(dim: int, name: str, generator: t
     assert float((found * direction).sum()) > 0
 
 
+def test_krylov_steps_need_a_curvature(generator: torch.Generator) -> None:
+    objective, x = _oblique(2, FIELDS["displacement"], LNCC(radius=1), generator)
+    with pytest.raises(BadInput, match="LNCC has no curvature, which Krylov steps need: choose another gradient rule, or MSE"):
+        objective.hessian_product(x, x, *objective.images)
+
+
 @pytest.mark.parametrize("rule", [OneStep(), Krylov(3)], ids=["one", "krylov"])
 def test_a_solve_of_features_is_differentiated_in_them(rule: OneStep | Krylov) -> None:
     """A loss of the displacement falls when the features follow its gradient, and the solve is as it was without one."""

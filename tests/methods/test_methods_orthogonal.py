@@ -38,6 +38,14 @@ def test_single_precision_keeps_directions_of_any_size(shape: tuple[int, int]) -
     torch.testing.assert_close(found, u * expected @ v, rtol=0, atol=1e-3)
 
 
+def test_a_short_dtype_is_raised_for_the_square() -> None:
+    """One direction and faint others, which rounding of the square would drown."""
+    matrix = (drawn(24, 1) @ drawn(1, 90, seed=1) + 1e-3 * drawn(24, 90, seed=2)).to(torch.bfloat16)
+    found = orthogonalised(matrix)
+    assert found.dtype == torch.bfloat16
+    assert float(torch.linalg.svdvals(found.double())[0]) < 1.3
+
+
 def test_nothing_of_nothing() -> None:
     assert not orthogonalised(torch.zeros(4, 6)).any()
 

@@ -20,6 +20,7 @@ from warpwright.solver import (
     Krylov,
     OneStep,
     Solver,
+    Status,
     Truncated,
     Unroll,
     minimise,
@@ -259,6 +260,82 @@ def test_krylov_of_nothing_is_nothing() -> None:
     zero = torch.zeros(2, 3, dtype=torch.float64)
     assert not Krylov(3).solve(lambda y: 0.5 * y, zero).any()
     torch.testing.assert_close(Krylov(3).solve(lambda y: 0.5 * y, zero + 1), zero + 2)  # done after one step
+
+
+def test_krylov_of_a_flat_energy_in_single_precision() -> None:
+    """Where 1 - J' is singular and the cotangent is not in its range: the answer of double precision, not rounding inverted."""
+    generator = torch.Generator().manual_seed(1)
+    turn = torch.linalg.qr(normal(generator, 3, 3))[0]
+    system = turn @ torch.diag(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)) @ turn.T
+    cotangent = (turn @ torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64))[None]
+    exact, single = (
+        Krylov(4).solve(lambda y: y - y @ system.T.to(y.dtype), cotangent.to(dtype)).double()
+        for dtype in (torch.float64, torch.float32)
+    )
+    residual = cotangent - single @ system.T
+    assert float(single.norm()) < 10 * float(cotangent.norm())
+    assert float(residual.norm()) == pytest.approx(1.0, abs=1e-3)  # what no y can reach
+    torch.testing.assert_close((single - exact) @ system.T, torch.zeros_like(exact), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", [OneStep(), Krylov(2), Truncated(2)])
+def test_a_sample_that_failed_leaves_the_others_alone(convex: Convex, p: Tensor, rule: Adjoint) -> None:
+    failed = torch.stack([p[0], torch.full_like(p[1], torch.nan)]).requires_grad_()
+    found = minimise(convex, torch.zeros_like(failed), (failed,), solver=Adam(length=0.1), adjoint=rule, max_steps=6)
+    assert found.status[1] is Status.NONFINITE
+    assert found.value.isfinite().all()
+    (gradient,) = torch.autograd.grad(found.value[0].sum(), failed)
+    alone = p[:1].detach().requires_grad_()
+    value = minimise(convex, torch.zeros_like(alone), (alone,), solver=Adam(length=0.1), adjoint=rule, max_steps=6).value
+    torch.testing.assert_close(gradient[:1], torch.autograd.grad(value.sum(), alone)[0])
+
+
+@pytest.mark.parametrize("name", ["descent", "adam"])
+@pytest.mark.parametrize("rule", [OneStep(), Krylov(2)])
+def test_where_nothing_moves_nothing_is_learned(convex: Convex, name: str, rule: Adjoint) -> None:
+    p = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)  # the minimum is where it begins
+    value = minimise(
+        convex, torch.zeros(1, 4, dtype=torch.float64), (p,), solver=SOLVERS[name], adjoint=rule, max_steps=4
+    ).value
+    assert not value.any()
+    assert not torch.autograd.grad(value.sum(), p)[0].any()
+
+
+def test_no_step_no_gradient(convex: Convex, p: Tensor) -> None:
+    found = minimise(convex, torch.ones_like(p), (p.requires_grad_(),), solver=Adam(), adjoint=OneStep(), max_steps=0)
+    assert torch.equal(found.value, torch.ones_like(p))
+    assert not found.value.requires_grad
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [GradientDescent(length=0.3), Adam(length=0.2, beta1=0.0), GaussNewton(damping=0.2), GaussNewton(length=0.01)],
+    ids=["descent", "adam", "gauss-newton", "bounded"],
+)
+def test_the_held_update_of_the_own_gradient_is_the_update(convex: Convex, p: Tensor, solver: Solver) -> None:
+    """At the same state, and with a preconditioner; Adam without memory of earlier gradients."""
+
+    def smooth(gradient: Tensor) -> Tensor:
+        return gradient + 0.3 * gradient.roll(1, 1)
+
+    x, state = 0.4 * torch.ones_like(p), solver.init(p)
+    with torch.no_grad():
+        for _ in range(3):
+            before = x
+            after, _, state = solver.step(convex, before, (p,), state, smooth, lambda at, update: at + update)
+            gradient = convex.value_and_gradient(before, p)[1]
+            held = solver.held(convex, before, (p,), gradient, state, smooth)
+            torch.testing.assert_close(held(gradient), after - before)
+            torch.testing.assert_close(held(3 * gradient), 3 * (after - before))  # linear
+            x = after
+
+
+@pytest.mark.parametrize("rule", [OneStep(), Krylov(2)])
+def test_a_second_derivative_is_refused(convex: Convex, p: Tensor, rule: Adjoint) -> None:
+    value = minimise(convex, torch.zeros_like(p), (p.requires_grad_(),), solver=SLOW, adjoint=rule, max_steps=5).value
+    (gradient,) = torch.autograd.grad(value.square().sum(), p, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpwright.energies.regularity import Regularity
 from warpwright.energies.similarity import Similarity
+from warpwright.errors import BadInput
 from warpwright.geometry import gradient
 from warpwright.methods.levels import Level
 from warpwright.sampling import warp, warp_covered, warp_directional
@@ -66,8 +67,8 @@ class FieldObjective(CurvedObjective):
         """
         fixed, moving = params
         displacement, along = self._pushed(x, direction)
-        moved, slope = warp_directional(moving, displacement, along, self.matrix)
         with torch.enable_grad():
+            moved, slope = warp_directional(moving, displacement, along, self.matrix)
             at = moved if moved.requires_grad else moved.requires_grad_()
             energy = self.similarity.similarity(at, fixed, self._weight(moving, displacement))
             (by_moved,) = torch.autograd.grad(energy.sum(), at, create_graph=True)
@@ -79,6 +80,9 @@ class FieldObjective(CurvedObjective):
         Raises:
             BadInput: the similarity has no curvature.
         """
+        if type(self.similarity).curvature is Similarity.curvature:
+            name = type(self.similarity).__name__
+            raise BadInput(f"{name} has no curvature, which Krylov steps need: choose another gradient rule, or MSE")
         fixed, moving = (image.detach() for image in params)
         displacement, along = self._pushed(x, direction)
         slope = warp_directional(moving, displacement, along, self.matrix)[1]

@@ -26,21 +26,22 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
 
     Newton-Schulz iterations of degree five. Directions in which the matrix is next to zero stay small. An iteration takes X to
     p(XX') X and XX' to p(XX')^2 XX', so all of them are done on that small square, and the matrix is multiplied once.
+    The square wants full single precision (on CUDA torch's default; TF32 makes small directions too large): lower ones are
+    raised to it.
     """
     a, b, c = POLYNOMIAL
     tall = matrix.shape[0] > matrix.shape[1]
-    found = matrix.mT if tall else matrix
-    found = found / found.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
+    found = (matrix.mT if tall else matrix).to(torch.promote_types(matrix.dtype, torch.float32))
+    found = found / found.norm().clamp_min(torch.finfo(found.dtype).tiny)
     square = found @ found.mT
     one = torch.eye(len(square), dtype=square.dtype, device=square.device)
-    factors = one
-    for step in range(steps):
-        factor = a * one + b * square + c * square @ square
-        factors = factor @ factors
-        if step < steps - 1:
-            square = factor @ square @ factor
-    found = factors @ found
-    return found.mT if tall else found
+    factors: list[Tensor] = []
+    for _ in range(steps):
+        if factors:
+            square = factors[-1] @ square @ factors[-1]
+        factors.append(a * one + b * square + c * square @ square)
+    found = torch.linalg.multi_dot([*reversed(factors), found])
+    return (found.mT if tall else found).to(matrix.dtype)
 
 
 class Orthogonal(torch.optim.Optimizer):

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from warpwright.errors import BadInput
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State
@@ -65,7 +66,11 @@ class Implicit(ABC):
 
 @dataclass(frozen=True)
 class OneStep(Implicit):
-    """As if the last step did not depend on where it began: y is the cotangent."""
+    """As if the last step did not depend on where it began: y is the cotangent.
+
+    Its length is that of the solver's step for a gradient: with `GaussNewton` it does not depend on how near rest the solution
+    is, with `Adam` on its memory, and with `GradientDescent`, whose steps have one length, it grows as the gradient vanishes.
+    """
 
     def solve(self, transposed: Linear, cotangent: Tensor) -> Tensor:
         return cotangent
@@ -73,7 +78,9 @@ class OneStep(Implicit):
 
 @dataclass(frozen=True)
 class Krylov(Implicit):
-    """GMRES: the y of the space of w, J'w, J'J'w, ... that fits best, for each sample by itself.
+    """GMRES: the y of the space of w, J'w, J'J'w, ... that fits best, for each sample by itself; 0 for one that failed.
+
+    It needs `Objective.hessian_product`, which for images needs a similarity with a curvature (`MSE`, or sums of such).
 
     Args:
         steps: dimensions of that space beyond the first; 0 is the best multiple of the cotangent.
@@ -104,10 +111,14 @@ class Krylov(Implicit):
         rows = len(columns) + 1
         padded = [torch.cat([c, c.new_zeros(rows - len(c), c.shape[1])]) for c in columns]
         hessenberg = torch.stack(padded, 1).movedim(-1, 0).double()  # (B, rows, rows - 1)
+        sound = hessenberg.isfinite().flatten(1).all(1)
+        hessenberg = torch.where(_each(sound, hessenberg).bool(), hessenberg, torch.zeros_like(hessenberg))
         wanted = torch.zeros(len(size), rows, 1, dtype=torch.float64, device=size.device)
         wanted[:, 0, 0] = size
-        weights = (torch.linalg.pinv(hessenberg) @ wanted)[..., 0].to(cotangent.dtype)
-        return sum((_each(weights[:, k], one) * one for k, one in enumerate(basis[:-1])), torch.zeros_like(cotangent))
+        smallest = rows * torch.finfo(cotangent.dtype).eps  # what is below is rounding, as where the energy is flat
+        weights = (torch.linalg.pinv(hessenberg, rtol=smallest) @ wanted)[..., 0].to(cotangent.dtype)
+        found = sum((_each(weights[:, k], one) * one for k, one in enumerate(basis[:-1])), torch.zeros_like(cotangent))
+        return torch.where(_each(sound, found).bool(), found, torch.zeros_like(found))
 
 
 Adjoint = Unroll | Truncated | OneStep | Krylov
@@ -142,19 +153,21 @@ def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated 
         rule: how the gradient is found.
 
     Raises:
-        BadInput: the rule takes the solution for a point of rest, and the algorithm has no update that is linear in the
-            gradient.
+        BadInput: in the backward pass, if the rule takes the solution for a point of rest, and the algorithm has no update
+            that is linear in the gradient.
     """
     if isinstance(rule, Truncated):
         with torch.enable_grad():
             y, state = x, step.state
             for _ in range(rule.steps):
                 y, _, state = step.solver.step(step.objective, y, params, state, step.precondition, step.retract)
-            return x + (y - y.detach())
+            return torch.where(y.isfinite(), x + (y - y.detach()), x)
     return _Attach.apply(x, step, rule, *params)
 
 
 class _Attach(torch.autograd.Function):
+    """Once differentiable: a derivative of the gradient raises."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Step, rule: Implicit, *params: Tensor) -> Tensor:
         ctx.step, ctx.rule = step, rule
@@ -162,6 +175,7 @@ class _Attach(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         x, *params = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
@@ -207,4 +221,5 @@ def _norm(one: Tensor) -> Tensor:
 
 
 def _each(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each sample (B,), to broadcast."""
     return values.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))

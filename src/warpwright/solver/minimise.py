@@ -82,7 +82,7 @@ def minimise(
     for sample, rose in enumerate(trace[-1] > trace[0]):
         if rose and status[sample] is Status.MAX_STEPS:
             status[sample] = Status.DIVERGED
-    if adjoint is not None and not isinstance(adjoint, Unroll) and torch.is_grad_enabled():
+    if history and adjoint is not None and not unrolled and torch.is_grad_enabled():
         repeated = Step(objective=objective, solver=solver, precondition=precondition, retract=retract, state=state)
         x = attached(x.detach(), repeated, whole, adjoint)
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)

@@ -4,10 +4,7 @@ from warpwright.networks.features.base import FeatureArchitecture, FeatureExtrac
 from warpwright.networks.features.lku import FeatureLKU, FeatureLKUEncoder
 from warpwright.networks.features.unet import FeatureUNet, FeatureUNetEncoder
 
-AnyFeatures = FeatureLKU | FeatureLKUEncoder | FeatureUNet | FeatureUNetEncoder
-
 __all__ = [
-    "AnyFeatures",
     "FeatureArchitecture",
     "FeatureExtractor",
     "FeatureLKU",

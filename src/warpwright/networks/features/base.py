@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -24,13 +25,16 @@ class FeaturePyramid:
     Args:
         levels: (B, C, *T) each; T is the padded size divided by the factor.
         factors: voxels of the image to one of each level, along every axis.
-        before: voxels that were added before the first one of the image, along every axis, so that a voxel p of a level lies at
-            voxel `factor * p + (factor - 1) / 2 - before` of the image.
+        before: voxels that were added before the first one of the image, along every axis.
+        offset: where in its block of the image a voxel of a level looks: voxel p is about voxel
+            `factor * p + offset * (factor - 1) - before`. 1/2 where blocks are pooled, 0 where every factor-th voxel is
+            looked at.
     """
 
     levels: tuple[Tensor, ...]
     factors: tuple[int, ...]
     before: tuple[int, ...]
+    offset: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +79,14 @@ class FeatureArchitecture(ABC):
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """A network that looks at one image; it never sees the other one.
+    """A network that looks at one image; it never sees the other one. `offset` is that of its `FeaturePyramid`.
 
     Args:
         settings: what it was made of.
         halvings: how often it halves an image.
     """
+
+    offset: ClassVar[float]
 
     def __init__(self, settings: FeatureArchitecture, halvings: int) -> None:
         super().__init__()
@@ -94,7 +100,7 @@ class FeatureExtractor(nn.Module, ABC):
             image: (B, C, *S), any S.
         """
         padded, before = enlarged_to(image, self.stride)
-        return FeaturePyramid(levels=tuple(self.extract(padded)), factors=self.factors, before=before)
+        return FeaturePyramid(levels=tuple(self.extract(padded)), factors=self.factors, before=before, offset=self.offset)
 
     @abstractmethod
     def extract(self, image: Tensor) -> Sequence[Tensor]:

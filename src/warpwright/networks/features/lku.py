@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -100,7 +100,9 @@ class Enlarged(Block):
 
 
 class LKUExtractor(FeatureExtractor):
-    """See `FeatureLKU`."""
+    """See `FeatureLKU`. What the decoder adds from coarser levels is stretched between the corners, as theirs is."""
+
+    offset: ClassVar[float] = 0.0
 
     def __init__(self, settings: FeatureLKU, dim: int, channels: int) -> None:
         down = scaled(DOWN, settings.widths)
@@ -136,6 +138,8 @@ class LKUExtractor(FeatureExtractor):
 
 class LKUEncoderExtractor(FeatureExtractor):
     """See `FeatureLKUEncoder`."""
+
+    offset: ClassVar[float] = 0.0
 
     def __init__(self, settings: FeatureLKUEncoder, dim: int, channels: int) -> None:
         super().__init__(settings, settings.scales[0].bit_length() - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,8 @@ class Level(Block):
 class UNetExtractor(FeatureExtractor):
     """See `FeatureUNet`."""
 
+    offset: ClassVar[float] = 0.5
+
     def __init__(self, settings: FeatureUNet, dim: int, channels: int) -> None:
         down = scaled(LEVELS, settings.widths)
         super().__init__(settings, len(down) - 1)
@@ -116,6 +119,8 @@ class UNetExtractor(FeatureExtractor):
 
 class EncoderExtractor(FeatureExtractor):
     """See `FeatureUNetEncoder`."""
+
+    offset: ClassVar[float] = 0.5
 
     def __init__(self, settings: FeatureUNetEncoder, dim: int, channels: int) -> None:
         super().__init__(settings, settings.scales[0].bit_length() - 1)

@@ -58,8 +58,9 @@ class Adam(FirstOrder):
     def factor(self, gradient: Tensor, state: State) -> Tensor:
         count, _, square = state
         scale = (square / (1 - self.beta2**count)).clamp_min(tiny(square)).sqrt()
-        scale = scale + self.damping * longest(scale)
-        return -self.length / scale / longest(gradient / scale).clamp_min(1)
+        damped = scale + self.damping * longest(scale)
+        factor = -self.length / damped / longest(gradient / damped).clamp_min(1)
+        return torch.where(longest(square) > 0, factor, torch.zeros_like(factor))  # nothing ever moved
 
     def _in_place(self, gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> Tensor:
         from warpwright.kernels.stepping import adam

@@ -17,6 +17,8 @@ State = tuple[Tensor, ...]
 Precondition = Callable[[Tensor], Tensor]
 Retract = Callable[[Tensor, Tensor], Tensor]
 
+NOT_LINEAR = "{} has no step that an implicit gradient can be had from"
+
 
 def same(gradient: Tensor) -> Tensor:
     """No preconditioning."""
@@ -76,7 +78,7 @@ class Solver(ABC):
         Raises:
             BadInput: there is no such function.
         """
-        raise BadInput(f"{type(self).__name__} has no step that an implicit gradient can be had from")
+        raise BadInput(NOT_LINEAR.format(type(self).__name__))
 
 
 class FirstOrder(Solver):
@@ -104,9 +106,13 @@ class FirstOrder(Solver):
         del gradient  # large, and not needed while the update is applied
         return retract(x, update), energy, state
 
-    @abstractmethod
     def factor(self, gradient: Tensor, state: State) -> Tensor:
-        """What a preconditioned gradient is multiplied with, momentum apart; broadcasts against it."""
+        """What a preconditioned gradient is multiplied with, momentum apart; broadcasts against it. For implicit gradients.
+
+        Raises:
+            BadInput: this solver has no such factor.
+        """
+        raise BadInput(NOT_LINEAR.format(type(self).__name__))
 
     def held(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from warpwright.errors import BadInput
@@ -32,7 +33,8 @@ class GradientDescent(FirstOrder):
         return ()
 
     def update(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        return gradient * self.factor(gradient, state), state
+        return gradient * (-self.length / longest(gradient).clamp_min(tiny(gradient))), state
 
     def factor(self, gradient: Tensor, state: State) -> Tensor:
-        return -self.length / longest(gradient).clamp_min(tiny(gradient))
+        size = longest(gradient)
+        return torch.where(size > 0, -self.length / size.clamp_min(tiny(gradient)), torch.zeros_like(size))
