@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -116,7 +116,8 @@ class Krylov(Implicit):
         wanted = torch.zeros(len(size), rows, 1, dtype=torch.float64, device=size.device)
         wanted[:, 0, 0] = size
         smallest = rows * torch.finfo(cotangent.dtype).eps  # what is below is rounding, as where the energy is flat
-        weights = (torch.linalg.pinv(hessenberg, rtol=smallest) @ wanted)[..., 0].to(cotangent.dtype)
+        inverse = cast(Tensor, torch.linalg.pinv(hessenberg, rtol=smallest))  # pyright: ignore[reportUnknownMemberType]
+        weights = (inverse @ wanted)[..., 0].to(cotangent.dtype)
         found = sum((_each(weights[:, k], one) * one for k, one in enumerate(basis[:-1])), torch.zeros_like(cotangent))
         return torch.where(_each(sound, found).bool(), found, torch.zeros_like(found))
 
@@ -162,7 +163,7 @@ def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated 
             for _ in range(rule.steps):
                 y, _, state = step.solver.step(step.objective, y, params, state, step.precondition, step.retract)
             return torch.where(y.isfinite(), x + (y - y.detach()), x)
-    return _Attach.apply(x, step, rule, *params)
+    return cast(Tensor, _Attach.apply(x, step, rule, *params))  # pyright: ignore[reportUnknownMemberType]
 
 
 class _Attach(torch.autograd.Function):
@@ -176,7 +177,7 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, *params = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         own = [p.detach().requires_grad_(want) for p, want in zip(params, needed, strict=True)]
@@ -200,7 +201,8 @@ def _direction(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Implicit
         after = step.retract(at, end)
 
     def pulled(y: Tensor, through: Tensor, to: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad(through, to, y, retain_graph=True, allow_unused=True)
+        given = torch.autograd.grad(through, to, y, retain_graph=True, allow_unused=True)
+        found = cast("Tensor | None", given[0])
         return torch.zeros_like(to) if found is None else found
 
     def back(y: Tensor) -> Tensor:

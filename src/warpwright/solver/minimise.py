@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpwright.kernels import total
-from warpwright.solver.adjoint import Adjoint, Step, Unroll, attached
+from warpwright.solver.adjoint import Adjoint, Implicit, Step, Truncated, Unroll, attached
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, add, same
 from warpwright.solver.objective import Objective
 from warpwright.solver.solution import Solution, Status
@@ -82,7 +82,7 @@ def minimise(
     for sample, rose in enumerate(trace[-1] > trace[0]):
         if rose and status[sample] is Status.MAX_STEPS:
             status[sample] = Status.DIVERGED
-    if history and adjoint is not None and not unrolled and torch.is_grad_enabled():
+    if history and isinstance(adjoint, (Truncated, Implicit)) and torch.is_grad_enabled():
         repeated = Step(objective=objective, solver=solver, precondition=precondition, retract=retract, state=state)
         x = attached(x.detach(), repeated, whole, adjoint)
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
