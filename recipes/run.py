@@ -85,7 +85,7 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
         for name in names:
             model = read_model(output / name / "model")
             rows += [
-                score(f"{name}, --refine {steps}" if steps else name, by_model(model, steps), pairs)
+                score(f"{name}, --refine {steps}" if steps else name, by_model(model, steps), pairs, swapped=not steps)
                 for steps in sorted({0, refine})
             ]
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))

@@ -35,7 +35,8 @@ class Row:
         similarity: of each pair, 1 - LNCC of windows of 5 voxels on the fixed grid.
         folds: of each pair, share of the voxels where the map folds, per cent.
         inconsistency: of each pair, mm: how far a voxel of the fixed image ends from where it was when the map of the pair
-            is followed by that of the swapped pair, mean over those that the first brings into the moving image.
+            is followed by that of the swapped pair, mean over those that the first brings into the moving image; empty if
+            the swapped pairs were not registered.
         seconds: of each pair, images in memory to the map.
     """
 
@@ -72,8 +73,15 @@ def by_model(folder: ModelFolder, refine: int = 0) -> Way:
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, refinement=Refinement(steps=refine))
 
 
-def score(name: str, way: Way, pairs: Sequence[TestPair]) -> Row:
-    """Register every pair in one way; the first one is done once more before, so that nothing is compiled on the clock."""
+def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = True) -> Row:
+    """Register every pair in one way; the first one is done once more before, so that nothing is compiled on the clock.
+
+    Args:
+        name: of the way.
+        way: what registers.
+        pairs: what is registered.
+        swapped: also register with the images swapped, for the inconsistency.
+    """
     row = Row(name=name, dice=[], similarity=[], folds=[], inconsistency=[], seconds=[])
     images = [(read_scalar(pair.fixed), read_scalar(pair.moving)) for pair in pairs]
     way(*images[0])
@@ -82,7 +90,8 @@ def score(name: str, way: Way, pairs: Sequence[TestPair]) -> Row:
         found = way(fixed, moving)
         row.seconds.append(time.perf_counter() - begin)
         forward = _map(fixed, found)
-        row.inconsistency.append(_inconsistency(fixed.grid, moving.grid, forward, _map(moving, way(moving, fixed))))
+        if swapped:
+            row.inconsistency.append(_inconsistency(fixed.grid, moving.grid, forward, _map(moving, way(moving, fixed))))
         row.similarity.append(_similarity(fixed, moving, forward))
         row.folds.append(_folds(forward, fixed.grid))
         if pair.labels:
@@ -149,5 +158,6 @@ def line(row: Row, reference: Row | None) -> str:
     if reference is not None and reference is not row and len(row.dice) > 1:
         test = f"p {wilcoxon(row.dice, reference.dice)['p_value']:.2g}"
     folding = f"{fmean(row.folds):.4f} ({sum(n > 0 for n in row.folds)} of {len(row.folds)})"
-    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", folding, f"{fmean(row.inconsistency):.3f}")
+    astray = f"{fmean(row.inconsistency):.3f}" if row.inconsistency else "-"
+    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", folding, astray)
     return f"| {' | '.join(cells)} | {median(row.seconds):.3f} | {test} |"
