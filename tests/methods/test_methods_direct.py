@@ -207,7 +207,9 @@ def test_a_network_that_gives_shares_of_a_size_looks_at_that_of_its_training(net
     model.register_forward_pre_hook(lambda _, images: seen.append(tuple(images[0].shape[2:])))
     found = register_direct(model, image_on(headers(dim)[0]), image_on(elsewhere(dim)))
     assert seen == [shape]
-    assert found.forward.dim == dim
+    assert [note.split(" voxels")[0] for note in found.notes] == [f"image does not fit into the {' x '.join(map(str, shape))}"]
+    roomy = ModelSettings(dim=dim, network=network, layers=layers, preparation=Preparation(shape=(60,) * dim))
+    assert not register_direct(Model(roomy), image_on(headers(dim)[0]), image_on(elsewhere(dim))).notes
 
 
 def test_fields_are_carried_between_grids(dim: int) -> None:

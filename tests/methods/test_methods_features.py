@@ -229,7 +229,7 @@ def test_the_curvature_product_is_gauss_newton(dim: int, name: str, generator: t
 
 def test_krylov_steps_need_a_curvature(generator: torch.Generator) -> None:
     objective, x = _oblique(2, FIELDS["displacement"], LNCC(radius=1), generator)
-    with pytest.raises(BadInput, match="LNCC has no curvature, which Krylov steps need: choose another gradient rule, or MSE"):
+    with pytest.raises(BadInput, match="LNCC has no curvature, which Gauss-Newton and Krylov steps need"):
         objective.hessian_product(x, x, *objective.images)
 
 

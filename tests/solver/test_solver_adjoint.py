@@ -23,8 +23,10 @@ from warpwright.solver import (
     Status,
     Truncated,
     Unroll,
+    add,
     minimise,
 )
+from warpwright.solver.algorithms.base import Step
 
 SOLVERS: dict[str, Solver] = {
     "descent": GradientDescent(length=0.05),
@@ -322,9 +324,10 @@ def test_the_held_update_of_the_own_gradient_is_the_update(convex: Convex, p: Te
     with torch.no_grad():
         for _ in range(3):
             before = x
-            after, _, state = solver.step(convex, before, (p,), state, smooth, lambda at, update: at + update)
+            after, _, state = solver.step(convex, before, (p,), state, smooth, add)
             gradient = convex.value_and_gradient(before, p)[1]
-            held = solver.held(convex, before, (p,), gradient, state, smooth)
+            step = Step(objective=convex, solver=solver, precondition=smooth, retract=add, state=state)
+            held = solver.held(step, before, (p,), gradient)
             torch.testing.assert_close(held(gradient), after - before)
             torch.testing.assert_close(held(3 * gradient), 3 * (after - before))  # linear
             x = after

@@ -21,9 +21,11 @@ from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.sampling import sample, warp_covered
-from warpwright.transforms import Affine, DisplacementField, inverse_residual, invert
+from warpwright.transforms import Affine, DisplacementField, Preparation, inverse_residual, invert
 
 __all__ = ["register_direct"]
+
+COARSER = 1.05  # voxels that are enlarged by less are not worth a sentence
 
 
 def register_direct(
@@ -103,7 +105,16 @@ def _register(
         energy_before=before,
         energy_after=after,
         overlap=overlap,
+        notes=_notes(preparation, fixed, grid),
     )
+
+
+def _notes(preparation: Preparation, fixed: Image, grid: Grid) -> tuple[str, ...]:
+    """A sentence where a network that needs the size of its training sees a fixed image that is larger."""
+    if max(grid.spacing[k] / s for k, s in enumerate(preparation.whole(fixed.grid).spacing)) < COARSER:
+        return ()
+    size, edges = " x ".join(str(n) for n in grid.shape), " x ".join(f"{s:.3g}" for s in grid.spacing)
+    return (f"{fixed.name} does not fit into the {size} voxels of the model's training: it was seen in voxels of {edges} mm",)
 
 
 def _check(model: Model, fixed: Image, moving: Image, device: str) -> None:

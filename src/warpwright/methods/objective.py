@@ -10,7 +10,6 @@ from torch import Tensor
 
 from warpwright.energies.regularity import Regularity
 from warpwright.energies.similarity import Similarity
-from warpwright.errors import BadInput
 from warpwright.geometry import gradient
 from warpwright.methods.levels import Level
 from warpwright.sampling import warp, warp_covered, warp_directional
@@ -80,9 +79,6 @@ class FieldObjective(CurvedObjective):
         Raises:
             BadInput: the similarity has no curvature.
         """
-        if type(self.similarity).curvature is Similarity.curvature:
-            name = type(self.similarity).__name__
-            raise BadInput(f"{name} has no curvature, which Krylov steps need: choose another gradient rule, or MSE")
         fixed, moving = (image.detach() for image in params)
         displacement, along = self._pushed(x, direction)
         slope = warp_directional(moving, displacement, along, self.matrix)[1]

@@ -16,7 +16,6 @@ term of the filters in J, and Krylov steps for y, are ours.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,12 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from warpwright.errors import BadInput
-from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State
-from warpwright.solver.objective import Objective
+from warpwright.solver.algorithms.base import Linear, Step
 
-__all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Step", "Truncated", "Unroll", "attached"]
-
-Linear = Callable[[Tensor], Tensor]
+__all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Truncated", "Unroll", "attached"]
 
 
 @dataclass(frozen=True)
@@ -112,36 +108,17 @@ class Krylov(Implicit):
         padded = [torch.cat([c, c.new_zeros(rows - len(c), c.shape[1])]) for c in columns]
         hessenberg = torch.stack(padded, 1).movedim(-1, 0).double()  # (B, rows, rows - 1)
         sound = hessenberg.isfinite().flatten(1).all(1)
-        hessenberg = torch.where(_each(sound, hessenberg).bool(), hessenberg, torch.zeros_like(hessenberg))
+        hessenberg = torch.where(_each(sound, hessenberg), hessenberg, torch.zeros_like(hessenberg))
         wanted = torch.zeros(len(size), rows, 1, dtype=torch.float64, device=size.device)
         wanted[:, 0, 0] = size
         smallest = rows * torch.finfo(cotangent.dtype).eps  # what is below is rounding, as where the energy is flat
         inverse = cast(Tensor, torch.linalg.pinv(hessenberg, rtol=smallest))  # pyright: ignore[reportUnknownMemberType]
         weights = (inverse @ wanted)[..., 0].to(cotangent.dtype)
         found = sum((_each(weights[:, k], one) * one for k, one in enumerate(basis[:-1])), torch.zeros_like(cotangent))
-        return torch.where(_each(sound, found).bool(), found, torch.zeros_like(found))
+        return torch.where(_each(sound, found), found, torch.zeros_like(found))
 
 
 Adjoint = Unroll | Truncated | OneStep | Krylov
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Step:
-    """The step that a solve repeats.
-
-    Args:
-        objective: energies.
-        solver: the algorithm.
-        precondition: what is applied to the gradient.
-        retract: what is done with an update.
-        state: of the algorithm at the end.
-    """
-
-    objective: Objective
-    solver: Solver
-    precondition: Precondition
-    retract: Retract
-    state: State
 
 
 def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated | Implicit) -> Tensor:
@@ -193,7 +170,7 @@ def _direction(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Implicit
     """The v of the head of this file."""
     with torch.no_grad():
         gradient = step.objective.value_and_gradient(x, *params)[1]
-        held = step.solver.held(step.objective, x, params, gradient, step.state, step.precondition)
+        held = step.solver.held(step, x, params, gradient)
     with torch.enable_grad():
         at, by = x.detach().requires_grad_(), gradient.detach().requires_grad_()
         update = held(by)
@@ -224,4 +201,4 @@ def _norm(one: Tensor) -> Tensor:
 
 def _each(values: Tensor, like: Tensor) -> Tensor:
     """One value for each sample (B,), to broadcast."""
-    return values.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

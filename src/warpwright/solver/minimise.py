@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from warpwright.kernels import total
-from warpwright.solver.adjoint import Adjoint, Implicit, Step, Truncated, Unroll, attached
-from warpwright.solver.algorithms.base import Precondition, Retract, Solver, add, same
+from warpwright.solver.adjoint import Adjoint, Implicit, Truncated, Unroll, attached
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, Step, add, same
 from warpwright.solver.objective import Objective
 from warpwright.solver.solution import Solution, Status
 

@@ -68,7 +68,9 @@ class Similarity(ABC):
         Raises:
             BadInput: this similarity has none.
         """
-        raise BadInput(f"{type(self).__name__} has no curvature: choose another solver than Gauss-Newton")
+        raise BadInput(
+            f"{type(self).__name__} has no curvature, which Gauss-Newton and Krylov steps need: choose others, or MSE"
+        )
 
     def match(
         self,

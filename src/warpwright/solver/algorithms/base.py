@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,11 +12,25 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.solver.objective import Objective
 
-__all__ = ["FirstOrder", "Precondition", "Retract", "Solver", "State", "add", "bounded", "longest", "same", "tiny"]
+__all__ = [
+    "FirstOrder",
+    "Linear",
+    "Precondition",
+    "Retract",
+    "Solver",
+    "State",
+    "Step",
+    "add",
+    "bounded",
+    "longest",
+    "same",
+    "tiny",
+]
 
 State = tuple[Tensor, ...]
 Precondition = Callable[[Tensor], Tensor]
 Retract = Callable[[Tensor, Tensor], Tensor]
+Linear = Callable[[Tensor], Tensor]
 
 NOT_LINEAR = "{} has no step that an implicit gradient can be had from"
 
@@ -41,6 +56,25 @@ def bounded(x: Tensor, limit: float) -> Tensor:
     return x * (limit / longest(x).clamp_min(limit))
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """The step that a solve repeats.
+
+    Args:
+        objective: energies.
+        solver: the algorithm.
+        precondition: what is applied to the gradient.
+        retract: what is done with an update.
+        state: of the algorithm at the end.
+    """
+
+    objective: Objective
+    solver: Solver
+    precondition: Precondition
+    retract: Retract
+    state: State
+
+
 class Solver(ABC):
     """An algorithm of `minimise`."""
 
@@ -64,15 +98,7 @@ class Solver(ABC):
             The next x, the energies (B,) at the x that was given, the next state.
         """
 
-    def held(
-        self,
-        objective: Objective,
-        x: Tensor,
-        params: tuple[Tensor, ...],
-        gradient: Tensor,
-        state: State,
-        precondition: Precondition,
-    ) -> Callable[[Tensor], Tensor]:
+    def held(self, step: Step, x: Tensor, params: tuple[Tensor, ...], gradient: Tensor) -> Linear:
         """The update at x as a linear function of the gradient, everything that normalises it held fixed, without memory.
 
         Raises:
@@ -114,17 +140,9 @@ class FirstOrder(Solver):
         """
         raise BadInput(NOT_LINEAR.format(type(self).__name__))
 
-    def held(
-        self,
-        objective: Objective,
-        x: Tensor,
-        params: tuple[Tensor, ...],
-        gradient: Tensor,
-        state: State,
-        precondition: Precondition,
-    ) -> Callable[[Tensor], Tensor]:
-        factor = self.factor(precondition(gradient), state)
-        return lambda given: precondition(given) * factor
+    def held(self, step: Step, x: Tensor, params: tuple[Tensor, ...], gradient: Tensor) -> Linear:
+        factor = self.factor(step.precondition(gradient), step.state)
+        return lambda given: step.precondition(given) * factor
 
 
 def tiny(x: Tensor) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.kernels import total
-from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, bounded, longest, tiny
+from warpwright.solver.algorithms.base import Linear, Precondition, Retract, Solver, State, Step, bounded, longest, tiny
 from warpwright.solver.objective import CurvedObjective, Objective
 
 __all__ = ["GaussNewton"]
@@ -54,18 +53,10 @@ class GaussNewton(Solver):
         force = gradient / self._weight(objective, x, params)
         return retract(x, -bounded(precondition(force), self.length)), energy, state
 
-    def held(
-        self,
-        objective: Objective,
-        x: Tensor,
-        params: tuple[Tensor, ...],
-        gradient: Tensor,
-        state: State,
-        precondition: Precondition,
-    ) -> Callable[[Tensor], Tensor]:
-        weight = self._weight(objective, x, params)
-        factor = -self.length / longest(precondition(gradient / weight)).clamp_min(self.length)
-        return lambda given: precondition(given / weight) * factor
+    def held(self, step: Step, x: Tensor, params: tuple[Tensor, ...], gradient: Tensor) -> Linear:
+        weight = self._weight(step.objective, x, params)
+        factor = -self.length / longest(step.precondition(gradient / weight)).clamp_min(self.length)
+        return lambda given: step.precondition(given / weight) * factor
 
     def _weight(self, objective: Objective, x: Tensor, params: tuple[Tensor, ...]) -> Tensor:
         curvature = _curved(objective).curvature(x, *params)
