@@ -6,15 +6,20 @@ Each is a function of the folder of the public sets and of one for images that a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from moved_volumes import write_padded
+from shifts import SHIFTS, write_rendered, write_shifted
+from square_images import write_squares
 from vessel_maps import ROWS, write_vessel_maps
 from warpwright.errors import BadInput
 
 __all__ = ["COHORTS", "Cohort", "TestPair"]
+
+RENDERED = 3  # contrasts of each label map
+SQUARES = {"train": 400, "validation": 20}  # pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +52,14 @@ class Cohort:
     Args:
         rows: the manifest, header first.
         test: pairs that nothing is learned from or tuned on, one table for each name.
+        others: further manifests by their file's name, of images that are made.
+        classical: what the classical row is asked for, beside the defaults.
     """
 
     rows: list[Sequence[str]]
     test: dict[str, list[TestPair]]
+    others: dict[str, list[Sequence[str]]] = field(default_factory=dict)
+    classical: dict[str, str] = field(default_factory=dict)
 
 
 def hippocampus(data: Path, _: Path) -> Cohort:
@@ -75,6 +84,25 @@ def moved(data: Path, made: Path) -> Cohort:
         for tests, second in zip(test.values(), (moving, other), strict=True):
             tests.append(_two_labels(fixed, second))
     return Cohort(rows=_table(volumes, [row[3] for row in plain.rows[1:]]), test=test)
+
+
+def shifts(data: Path, made: Path) -> Cohort:
+    """The volumes of `hippocampus`; test pairs also as other scanners might give them; training volumes also rendered."""
+    plain = hippocampus(data, made)
+    test: dict[str, list[TestPair]] = {}
+    for title in SHIFTS:
+        test[title] = []
+        for pair in plain.test["test pairs"]:
+            sides = ((pair.fixed, pair.fixed_labels), (pair.moving, pair.moving_labels))
+            files = [write_shifted(image, cast(Path, drawn), made, title, k) for k, (image, drawn) in enumerate(sides)]
+            test[title].append(_two_labels(*files))
+    rows: list[Sequence[str]] = [plain.rows[0]]
+    for name, image, labels, split in plain.rows[1:]:
+        if split == "validation":
+            rows.append((name, image, labels, split))
+        for number in range(RENDERED if split == "train" else 0):
+            rows.append((f"{name}-{number}", str(write_rendered(Path(labels), made, number)), labels, "train"))
+    return Cohort(rows=plain.rows, test=test, others={"rendered.csv": rows})
 
 
 def _table(volumes: Sequence[tuple[Path, Path]], splits: Sequence[str]) -> list[Sequence[str]]:
@@ -133,6 +161,24 @@ def vessels(data: Path, made: Path) -> Cohort:
     return Cohort(rows=[ROWS, *rows], test={"test pairs": test})
 
 
+def squares(_: Path, made: Path) -> Cohort:
+    """Two squares on a plane, which overlap in every second pair; from where they are, by intensities and an affine map."""
+    header = ("id", "fixed", "moving", "fixed_labels", "moving_labels", "split")
+    rows = [(name, *write_squares(name, made), split) for split, n in SQUARES.items() for name in _numbered(split, n)]
+    test: dict[str, list[TestPair]] = {}
+    for number, (title, overlap) in enumerate({"squares that overlap": 1.0, "squares apart": 0.0}.items()):
+        test[title] = []
+        for name in _numbered(f"test-{number}", 50):
+            a, b, c, d = (Path(file) for file in write_squares(name, made, overlap))
+            test[title].append(TestPair(name=name, fixed=a, moving=b, fixed_labels=c, moving_labels=d, labels=(1,)))
+    asked = {"transform": "affine", "similarity": "mse", "initialise": "none"}
+    return Cohort(rows=[header, *rows], test=test, classical=asked)
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}-{k:04d}" for k in range(count)]
+
+
 def _consecutive(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     return zip(images[::2], images[1::2], strict=True)
 
@@ -148,7 +194,9 @@ COHORTS = {
     "hippocampus": hippocampus,
     "ablation": hippocampus,
     "moved": moved,
+    "shifts": shifts,
     "cardiac": cardiac,
     "oasis2d": oasis2d,
+    "squares": squares,
     "vessels": vessels,
 }

@@ -18,8 +18,9 @@ import torch
 
 from cohorts import COHORTS, Cohort
 from drawing import draw
-from scoring import Row, by_model, classical, header, line, nothing, score
+from scoring import Row, by_features, by_model, classical, header, line, nothing, score
 from warpwright.errors import WarpwrightError
+from warpwright.methods import Solving, TransformName
 from warpwright.product.model_folder import read_model
 from warpwright.training import train
 from warpwright.training.config import read_training
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="where models and results go")
     parser.add_argument("--only", help="train and score only this configuration (the name of its .toml)")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
+    parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -52,14 +54,15 @@ def run(options: argparse.Namespace) -> int:
     output = options.output / options.name
     output.mkdir(parents=True, exist_ok=True)
     cohort = COHORTS[Path(options.name).name](options.data, output / "images")
-    with (output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(cohort.rows)
+    for name, rows in {"manifest.csv": cohort.rows, **cohort.others}.items():
+        with (output / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
     configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
     for config in configs:
         shutil.copy(config, output / config.name)
         if not trained(output / config.name, options.device):
             return 1
-    return report(cohort, output, [c.stem for c in configs], options.refine)
+    return report(cohort, output, [c.stem for c in configs], options.refine, options.transforms)
 
 
 def trained(config: Path, device: str) -> bool:
@@ -71,7 +74,7 @@ def trained(config: Path, device: str) -> bool:
     ).finished
 
 
-def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
+def report(cohort: Cohort, output: Path, names: list[str], refine: int, transforms: list[TransformName]) -> int:
     """Score every way and print the tables."""
     machine = {
         "processor": platform.processor() or platform.machine(),
@@ -79,15 +82,19 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int) -> int:
         "torch": torch.__version__,
     }
     tables: dict[str, list[Row]] = {}
+    models = {name: read_model(output / name / "model") for name in names}
     for title, pairs in cohort.test.items():
-        reference = score("classical, defaults", classical, pairs)
+        asked = ", ".join(cohort.classical.values()) or "defaults"
+        reference = score(f"classical, {asked}", classical(cohort.classical), pairs)
         rows = [score("as it lies", nothing, pairs), reference]
-        for name in names:
-            model = read_model(output / name / "model")
+        for name, model in models.items():
+            features = isinstance(model.model.network, Solving)
             rows += [
                 score(f"{name}, --refine {steps}" if steps else name, by_model(model, steps), pairs, swapped=not steps)
-                for steps in sorted({0, refine})
+                for steps in sorted({0, 0 if features else refine})
             ]
+            if features and not tables and transforms:
+                rows += [score(f"{name}, {t}", by_features(model, t), pairs, swapped=False) for t in transforms]
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
         tables[title] = rows
     draw(tables, output / "results.png")

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from cohorts import TestPair
 from warpwright.energies.similarity import LNCC
-from warpwright.evaluation import bootstrap_interval, dice, mean_over_labels, wilcoxon
+from warpwright.evaluation import bootstrap_interval, dice, hd95, mean_over_labels, wilcoxon
 from warpwright.geometry import Grid, Image, identity_points, jacobian_determinant
 from warpwright.io import read_labels, read_scalar
-from warpwright.methods import Refinement, Registration, preset, register_direct, register_pair
+from warpwright.methods import (
+    Refinement,
+    Registration,
+    Search,
+    Solving,
+    TransformName,
+    family_named,
+    preset,
+    register_direct,
+    register_pair,
+)
 from warpwright.product.model_folder import ModelFolder
 from warpwright.transforms import Affine, Transform, laid, resample, split
 
-__all__ = ["Row", "Way", "by_model", "classical", "header", "line", "nothing", "score"]
+__all__ = ["Row", "Way", "by_features", "by_model", "classical", "header", "line", "nothing", "score"]
 
 Way = Callable[[Image, Image], Registration | None]
 
@@ -32,6 +42,7 @@ class Row:
     Args:
         name: of the way.
         dice: of each pair, mean over labels; empty without labels.
+        hd95: of each pair, mean over labels, mm; empty without labels.
         similarity: of each pair, 1 - LNCC of windows of 5 voxels on the fixed grid.
         folds: of each pair, share of the voxels where the map folds, per cent.
         inconsistency: of each pair, mm: how far a voxel of the fixed image ends from where it was when the map of the pair
@@ -42,6 +53,7 @@ class Row:
 
     name: str
     dice: list[float]
+    hd95: list[float]
     similarity: list[float]
     folds: list[float]
     inconsistency: list[float]
@@ -52,6 +64,7 @@ class Row:
         return {
             "name": self.name,
             "dice": self.dice,
+            "hd95": self.hd95,
             "similarity": self.similarity,
             "folds": self.folds,
             "inconsistency": self.inconsistency,
@@ -63,14 +76,21 @@ def nothing(fixed: Image, moving: Image) -> None:
     """The pair as it lies."""
 
 
-def classical(fixed: Image, moving: Image) -> Registration:
-    """`warpwright register` with its defaults."""
-    return register_pair(fixed, moving, preset("balanced", fixed.grid.spacing))
+def classical(asked: Mapping[str, str]) -> Way:
+    """`warpwright register` with its defaults, but for what is asked for."""
+    return lambda fixed, moving: register_pair(fixed, moving, preset("balanced", fixed.grid.spacing, **asked))  # type: ignore
 
 
 def by_model(folder: ModelFolder, refine: int = 0) -> Way:
     """A model, with or without refinement of its weights."""
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, refinement=Refinement(steps=refine))
+
+
+def by_features(folder: ModelFolder, transform: TransformName) -> Way:
+    """A model of features with another family of transforms than the one it was trained with."""
+    network = cast(Solving, folder.model.network)
+    search = Search(family=family_named(transform, network.settings.family, min(network.spacing)))
+    return lambda fixed, moving: register_direct(folder.model, fixed, moving, search=search)
 
 
 def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = True) -> Row:
@@ -82,7 +102,7 @@ def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = Tru
         pairs: what is registered.
         swapped: also register with the images swapped, for the inconsistency.
     """
-    row = Row(name=name, dice=[], similarity=[], folds=[], inconsistency=[], seconds=[])
+    row = Row(name=name, dice=[], hd95=[], similarity=[], folds=[], inconsistency=[], seconds=[])
     images = [(read_scalar(pair.fixed), read_scalar(pair.moving)) for pair in pairs]
     way(*images[0])
     for pair, (fixed, moving) in zip(pairs, images, strict=True):
@@ -95,7 +115,9 @@ def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = Tru
         row.similarity.append(_similarity(fixed, moving, forward))
         row.folds.append(_folds(forward, fixed.grid))
         if pair.labels:
-            row.dice.append(_dice(pair, forward))
+            overlap, distance = _labels(pair, forward)
+            row.dice.append(overlap)
+            row.hd95.append(distance)
     return row
 
 
@@ -112,16 +134,17 @@ def _inconsistency(fixed: Grid, moving: Grid, there: Transform, back: Transform)
     return float((back(middle) - begin)[kept].norm(dim=1).mean())
 
 
-def _dice(pair: TestPair, forward: Transform) -> float:
+def _labels(pair: TestPair, forward: Transform) -> tuple[float, float]:
+    """Dice and HD95 of the moved labels, each the mean over those that count."""
     if pair.fixed_labels is None or pair.moving_labels is None:
-        return float("nan")
+        return float("nan"), float("nan")
     fixed, moving = read_labels(pair.fixed_labels), read_labels(pair.moving_labels)
-    moved = resample(moving, forward, fixed.grid, interpolation="label").data
-    one, two = fixed.data, moved
+    one, two = fixed.data, resample(moving, forward, fixed.grid, interpolation="label").data
     if pair.drawn_slices:
         drawn = (fixed.data[0] == pair.labels[0]).any(0).any(0) & (moving.data[0] == pair.labels[0]).any(0).any(0)
         one, two = one[..., drawn], two[..., drawn]
-    return mean_over_labels(dice(one, two, pair.labels))
+    far = [hd95(one[0] == label, two[0] == label, fixed.grid.spacing) for label in pair.labels]
+    return mean_over_labels(dice(one, two, pair.labels)), fmean(far)
 
 
 def _folds(forward: Transform, grid: Grid) -> float:
@@ -142,15 +165,16 @@ def _similarity(fixed: Image, moving: Image, forward: Transform) -> float:
 def header() -> str:
     """The head of the table, in Markdown."""
     return (
-        "| way | Dice, mean (95 % interval) | sd | 1 - LNCC | folds, % (pairs) | there and back, mm | s a pair | classical |\n"
-        "|---|---|---|---|---|---|---|---|"
+        "| way | Dice, mean (95 % interval) | sd | HD95, mm | 1 - LNCC | folds, % (pairs) | there and back, mm | s a pair "
+        "| classical |\n|---|---|---|---|---|---|---|---|---|"
     )
 
 
 def line(row: Row, reference: Row | None) -> str:
     """A row of the table, in Markdown."""
-    dice_text, spread, test = "-", "-", "-"
+    dice_text, spread, test, far = "-", "-", "-", "-"
     if row.dice:
+        far = f"{fmean(row.hd95):.3f}"
         dice_text, spread = f"{fmean(row.dice):.4f}", f"{stdev(row.dice):.4f}" if len(row.dice) > 1 else "-"
         if len(row.dice) > 1:
             low, high = bootstrap_interval(row.dice)
@@ -159,5 +183,5 @@ def line(row: Row, reference: Row | None) -> str:
         test = f"p {wilcoxon(row.dice, reference.dice)['p_value']:.2g}"
     folding = f"{fmean(row.folds):.4f} ({sum(n > 0 for n in row.folds)} of {len(row.folds)})"
     astray = f"{fmean(row.inconsistency):.3f}" if row.inconsistency else "-"
-    cells = (row.name, dice_text, spread, f"{fmean(row.similarity):.4f}", folding, astray)
+    cells = (row.name, dice_text, spread, far, f"{fmean(row.similarity):.4f}", folding, astray)
     return f"| {' | '.join(cells)} | {median(row.seconds):.3f} | {test} |"

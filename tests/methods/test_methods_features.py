@@ -17,7 +17,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, moved_points
 from warpwright.methods import Displacement
 from warpwright.methods.deformable import BSpline, Family, Scale, Velocity
-from warpwright.methods.levels import Level, Pair, make_level
+from warpwright.methods.levels import Lattice, Level, Pair, make_level
 from warpwright.methods.objective import FieldObjective
 from warpwright.sampling import resize_displacement, warp
 from warpwright.solver import Adam, GaussNewton, Krylov, Objective, OneStep, Solver, minimise
@@ -46,7 +46,7 @@ def _solve(fixed: Tensor, moving: Tensor, solver: Solver, steps: tuple[int, ...]
     coarse = make_level(pair, 2)
     field = torch.zeros(1, 3, *coarse.grid.shape)
     field = _level(coarse, family, Scale(coarse.grid.spacing, 2), field, steps[0])
-    field = resize_displacement(field, coarse.factors, shape, (1, 1, 1))
+    field = resize_displacement(field, coarse.lattice.factors, shape, (1, 1, 1))
     return _level(make_level(pair, 1), family, Scale((1.0, 1.0, 1.0), 1), field, steps[1])
 
 
@@ -86,7 +86,7 @@ def _small(generator: torch.Generator) -> tuple[Level, Tensor]:
     grid = Grid.regular(shape, (0.7, 1.3, 2.1))
     fixed, moving = normal(generator, 1, 2, *shape), normal(generator, 1, 2, *shape)
     weight = torch.rand(1, 1, *shape, generator=generator, dtype=torch.float64)
-    level = Level(Pair(fixed, moving, weight, torch.ones_like(weight), grid, grid), (1, 1, 1))
+    level = Level(Pair(fixed, moving, weight, torch.ones_like(weight), grid, grid), Lattice((1, 1, 1)))
     # away from the kinks between voxels
     return level, 0.2 + 0.3 * torch.rand(1, 3, *shape, generator=generator, dtype=torch.float64)
 
@@ -178,7 +178,7 @@ def _oblique(dim: int, family: Family, similarity: Similarity, generator: torch.
     grid = Grid.regular(shape, spacing)
     images = normal(generator, 1, 2, *shape), normal(generator, 1, 2, *shape)
     weights = [torch.rand(1, 1, *shape, generator=generator, dtype=torch.float64) for _ in range(2)]
-    level = Level(Pair(*images, *weights, grid, grid), (1,) * dim)
+    level = Level(Pair(*images, *weights, grid, grid), Lattice((1,) * dim))
     affine = np.eye(dim + 1)
     affine[:dim, :dim] = rotation(dim, 0.2)
     affine[:dim, dim] = 0.31
@@ -242,7 +242,7 @@ def test_a_solve_of_features_is_differentiated_in_them(rule: OneStep | Krylov) -
     truth = smooth_field(shape, 1.5).float()
 
     def solved(fixed: Tensor, moving: Tensor, adjoint: OneStep | Krylov | None) -> Tensor:
-        level = Level(Pair(fixed, moving, None, None, grid, grid), (1, 1))
+        level = Level(Pair(fixed, moving, None, None, grid, grid), Lattice((1, 1)))
         scale = Scale((1.0, 1.0), 1)
         return minimise(
             FieldObjective(level, np.eye(3), MSE()),

@@ -107,7 +107,7 @@ def test_a_level_keeps_the_world(dim: int) -> None:
     world = oblique((1.0,) * dim, 0.1)
     for factor in (1, 2, 4):
         level = make_level(pair, factor)
-        assert level.factors == factors_for(grid, factor * 0.7)
+        assert level.lattice.factors == factors_for(grid, factor * 0.7)
         assert level.pair.fixed.shape[2:] == level.grid.shape
         voxel = torch.tensor([[3.0, 1.0, 2.0][:dim]], dtype=torch.float64)
         expected = level.pair.moving_grid.to_voxel(Affine(world)(level.grid.to_world(voxel)))

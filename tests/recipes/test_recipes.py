@@ -25,7 +25,7 @@ from warpwright.training.config import read_training
 ROOT = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(ROOT.rglob("*.toml"))
 OTHER_LOSS = ("squares",)  # the row of a table that is about the loss
-MODULES = ("cohorts", "drawing", "moved_volumes", "run", "scoring", "shapes", "vessel_maps")
+MODULES = ("cohorts", "drawing", "moved_volumes", "run", "scoring", "shapes", "shifts", "square_images", "vessel_maps")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def cohorts(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
 def test_settings_can_be_read_and_build_a_model(path: Path) -> None:
     training = read_training(path)
-    assert training.data.manifest == path.parent / "manifest.csv"
+    assert training.data.manifest == path.parent / ("rendered.csv" if path.stem == "rendered" else "manifest.csv")
     assert sum(p.numel() for p in Model(training.model).parameters()) > 10_000
     assert training.card.licence != "not stated"
 

@@ -24,8 +24,19 @@ from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, Local
 from warpwright.energies.similarity import Term as Part
 from warpwright.errors import BadInput
 from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, LinearField, SplineField
-from warpwright.methods import Antisymmetric, AnyNetwork, AtScale, Direct, ModelSettings, SymmetricTwoStep, TwoStep
+from warpwright.methods import (
+    AffineField,
+    Antisymmetric,
+    AnyNetwork,
+    AtScale,
+    Direct,
+    Implicit,
+    ModelSettings,
+    SymmetricTwoStep,
+    TwoStep,
+)
 from warpwright.networks import FCNSS, AffineNet, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
+from warpwright.networks.features import FeatureLKU
 from warpwright.sampling import Percentiles, Window
 from warpwright.schemes import (
     SGD,
@@ -40,6 +51,8 @@ from warpwright.schemes import (
     Polynomial,
     Stepwise,
 )
+from warpwright.solver import Adam as AdamSolver
+from warpwright.solver import Krylov
 from warpwright.training import Card, Training, Validation
 from warpwright.training.config import read_training
 from warpwright.transforms import Preparation
@@ -48,6 +61,13 @@ DATA = '[data]\nimages = "scans"\n'
 SMALL = TallUNet(scale=0.125)
 NETWORKS = (
     AffineNet(scale=0.5),
+    Implicit(
+        features=FeatureLKU(outputs=4, scales=(2, 1), widths=0.25),
+        family=AffineField(solver=AdamSolver(length=2.0)),
+        steps=(3, 2),
+        adjoint=Krylov(steps=2),
+        one_sided=True,
+    ),
     Antisymmetric(network=VoxelMorph()),
     Direct(network=AffineNet(), layers=(LinearField(),)),
     TwoStep(first=AtScale(network=SMALL, factor=4, placing="corners"), second=SMALL),

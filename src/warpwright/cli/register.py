@@ -27,6 +27,9 @@ def register(
     refine: int = 0,
     refine_rate: float | None = None,
     refine_field: int = 0,
+    prompt_labels: tuple[Path, Path] | None = None,
+    prompt_points: tuple[Path, Path] | None = None,
+    prompt_weight: float | None = None,
     fixed_mask: Path | None = None,
     moving_mask: Path | None = None,
     fixed_labels: Path | None = None,
@@ -50,17 +53,21 @@ def register(
         fixed: image file or DICOM folder whose grid the result lives on.
         moving: image that is moved.
         output: new or empty folder for transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png, result.json.
-        transform: kind of map; greedy unless --config says otherwise.
+        transform: kind of map; greedy unless --config or a model of features says otherwise.
         similarity: what makes two images alike: lncc (the default) or mse for one modality, mi or mind for two.
         preset: how much work to spend.
         config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier run;
             --dry-run prints all settings.
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.
-        model: model folder (train leaves one); its network registers the pair, in the place of a search.
+        model: model folder (train leaves one); its network registers the pair, in the place of a search;
+            a model of features searches, with the transform named here.
         refine: steps on a copy of the model for this pair.
         refine_rate: learning rate of these steps.
         refine_field: steps of the solver on the field that the model gives, with the preset's similarity and transform.
+        prompt_labels: label maps of FIXED and of MOVING that the search is to bring together.
+        prompt_points: landmarks in FIXED and in MOVING that the search is to bring together.
+        prompt_weight: how much the prompts count beside the images (1).
         fixed_mask: weights of the fixed voxels in the similarity.
         moving_mask: weights of the moving voxels in the similarity.
         fixed_labels: label map, only scored and drawn.
@@ -101,6 +108,9 @@ def register(
         refine=refine,
         refine_rate=refine_rate,
         refine_field=refine_field,
+        prompt_labels=prompt_labels,
+        prompt_points=prompt_points,
+        prompt_weight=prompt_weight,
     )
     if dry_run:
         say_json({**plan.to_mapping(), "notes": plan.notes})

@@ -60,37 +60,53 @@ class Term(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images(Term):
+class Fit(Term):
+    """A term that compares the moved image, or what belongs to it, with the fixed one.
+
+    Args:
+        coarser: weights of the fields of coarser heads, coarse to fine, which are compared in the same way.
+    """
+
+    coarser: tuple[float, ...] = ()
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        levels = prediction.final.coarser
+        if len(levels) < len(self.coarser):
+            found = f"the loss {self.name} has weights for {len(self.coarser)} coarser fields, the network has {len(levels)}"
+            raise BadInput(found)
+        energy = self.of(batch, prediction.displacement)
+        for weight, level in zip(self.coarser, levels[len(levels) - len(self.coarser) :], strict=True):
+            if max(level.factors) > 1:
+                raise BadInput(
+                    f"the loss {self.name} got a coarser field of factors {level.factors}, expected 1 (a layer FullSize)"
+                )
+            energy = energy + weight * self.of(batch, cast(Displacement, level).values)
+        return energy
+
+    @abstractmethod
+    def of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
+        """(B,) of one field (B, D, *S), voxels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Fit):
     """Similarity of the moved image to the fixed one.
 
     Args:
         similarity: how unlike two images are.
         downsampling: compare at voxels so many times larger, where what lies farther apart pulls together; several terms make
             a pyramid.
-        coarser: weights of the fields of coarser heads, coarse to fine, which are compared in the same way.
     """
 
     name: ClassVar[str] = "similarity"
     similarity: AnySimilarity
     downsampling: int = 1
-    coarser: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.downsampling < 1:
             raise BadInput(f"the image loss needs a downsampling of at least 1, got {self.downsampling}")
 
-    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
-        levels = prediction.final.coarser
-        if len(levels) < len(self.coarser):
-            raise BadInput(f"the image loss has weights for {len(self.coarser)} coarser fields, the network has {len(levels)}")
-        energy = self._of(batch, prediction.displacement)
-        for weight, level in zip(self.coarser, levels[len(levels) - len(self.coarser) :], strict=True):
-            if max(level.factors) > 1:
-                raise BadInput(f"the image loss got a coarser field of factors {level.factors}, expected 1 (a layer FullSize)")
-            energy = energy + weight * self._of(batch, cast(Displacement, level).values)
-        return energy
-
-    def _of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
+    def of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
         fixed, moving = self._coarse(batch.fixed), self._coarse(batch.moving)
         weights = (None if w is None else self._coarse(w) for w in (batch.fixed_weight, batch.moving_weight))
         ones, factors = (1,) * len(batch.spacing), (self.downsampling,) * len(batch.spacing)
@@ -129,7 +145,7 @@ class Smoothness(Term):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlap(Term):
+class Overlap(Fit):
     """Soft Dice loss of label maps, carried linearly.
 
     Args:
@@ -149,12 +165,12 @@ class Overlap(Term):
     def applies(self, batch: PairBatch) -> bool:
         return batch.fixed_labels is not None and batch.moving_labels is not None
 
-    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+    def of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
         if batch.fixed_labels is None or batch.moving_labels is None:
             raise BadInput("the overlap loss needs label maps of both images, the data has none")
         dtype = batch.fixed.dtype
         fixed, moving = (label_channels(x, self.labels, dtype=dtype) for x in (batch.fixed_labels, batch.moving_labels))
-        return SoftDice().match(fixed, moving, prediction.displacement, None, batch.fixed_weight, batch.moving_weight)
+        return SoftDice().match(fixed, moving, displacement, None, batch.fixed_weight, batch.moving_weight)
 
 
 @dataclass(frozen=True, kw_only=True)

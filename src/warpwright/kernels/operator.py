@@ -45,7 +45,7 @@ def _say_missing() -> None:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Within, no kernel is used, in the whole process: for comparisons."""
+    """Within, no kernel is used, in the whole process: for comparisons, and for derivatives of derivatives."""
     before, PLAINLY[0] = PLAINLY[0], True
     try:
         yield

@@ -1,15 +1,18 @@
 """From two images to a map: where images, energies and the solver meet."""
 
 from warpwright.methods.batch_loss import Losses, batch_loss
-from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
+from warpwright.methods.deformable import AffineField, AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
 from warpwright.methods.direct import register_direct
+from warpwright.methods.implicit import Implicit, Solving
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
 from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
 from warpwright.methods.prepare import Annotated, joined, lay_pair
+from warpwright.methods.prompting import Prompting
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
 from warpwright.methods.registration import Progress, Registration, Stage
+from warpwright.methods.search import Search, family_named
 from warpwright.methods.settings import (
     AnySimilarity,
     Initialise,
@@ -20,8 +23,10 @@ from warpwright.methods.settings import (
     TransformName,
     preset,
 )
+from warpwright.methods.solver_layer import Solved, SolverLayer
 
 __all__ = [
+    "AffineField",
     "Annotated",
     "Antisymmetric",
     "AnyFamily",
@@ -33,6 +38,7 @@ __all__ = [
     "Displacement",
     "Family",
     "Greedy",
+    "Implicit",
     "Initialise",
     "Linear",
     "Losses",
@@ -40,16 +46,22 @@ __all__ = [
     "ModelSettings",
     "Preset",
     "Progress",
+    "Prompting",
     "Refinement",
     "Registration",
+    "Search",
     "Settings",
     "SimilarityName",
+    "Solved",
+    "SolverLayer",
+    "Solving",
     "Stage",
     "SymmetricTwoStep",
     "TransformName",
     "TwoStep",
     "Velocity",
     "batch_loss",
+    "family_named",
     "joined",
     "lay_pair",
     "needed",

@@ -20,8 +20,8 @@ class Losses:
     """Losses of a batch.
 
     Args:
-        total: (B,), with the graph of the model's weights.
-        parts: (B,) each, the terms without their weights, detached.
+        total: (B,), with the graph of the model's weights; 0 for a pair whose solve failed, which so teaches nothing.
+        parts: (B,) each, the terms without their weights, detached; where the model solves, "failed" is 1 for such a pair.
     """
 
     total: Tensor
@@ -53,4 +53,9 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
         parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
     both, found = pair_loss(mutual, batch, there)
     total, parts = total + both, parts | found
+    failed = [p.final.failed for p in (there, back) if p is not None and p.final.failed is not None]
+    if failed:
+        bad = torch.stack(failed).any(0)
+        total = torch.where(bad, torch.zeros_like(total), total)
+        parts["failed"] = bad.to(total.dtype)
     return Losses(total, {name: value.detach() for name, value in parts.items()})

@@ -16,14 +16,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from warpwright.energies.regularity import AnyRegularity
+from warpwright.energies.regularity import AnyRegularity, in_millimetres
 from warpwright.errors import BadInput
+from warpwright.geometry import identity_points
 from warpwright.methods.unfold import unfold
 from warpwright.sampling import gaussian
 from warpwright.solver import LBFGS, Adam, GaussNewton, GradientDescent, add
 from warpwright.transforms import bspline_displacement, compose, exp, fit_bspline, log
 
-__all__ = ["AnyFamily", "BSpline", "Displacement", "Family", "Greedy", "Scale", "Velocity"]
+__all__ = ["AffineField", "AnyFamily", "BSpline", "Displacement", "Family", "Greedy", "Scale", "Velocity"]
 
 FieldSolver = Adam | GradientDescent | GaussNewton
 Regularities = tuple[AnyRegularity, ...]
@@ -249,4 +250,59 @@ class BSpline(Family):
         return add(parameters, update)
 
 
-AnyFamily = Greedy | Displacement | Velocity | BSpline
+@dataclass(frozen=True, kw_only=True)
+class AffineField(Family):
+    """An affine map as a displacement of every voxel, about the middle of the grid.
+
+    Parameters (B, D (D+1)) are lengths in mm: a shift for each axis, and for each entry of the linear part how far it moves a
+    point at half the mean extent of the grid.
+
+    Args:
+        solver: the step rule; its lengths are mm.
+        regularities: terms on the displacement.
+    """
+
+    solver: LBFGS | Adam | GradientDescent
+    regularities: Regularities = ()
+    additive: ClassVar[bool] = True
+
+    def lift(self, displacement: Tensor) -> Tensor:
+        return displacement
+
+    def lower(self, carried: Tensor) -> Tensor:
+        return carried
+
+    def parameters(self, carried: Tensor, scale: Scale) -> Tensor:
+        """Least squares over all but the outermost voxels, whose values a change of grid repeats."""
+        shape, dim = tuple(carried.shape[2:]), carried.shape[1]
+        inner = tuple(slice(1, -1) if n > 2 + dim else slice(None) for n in shape)
+        points = self._points(carried, scale)[(..., *inner)].flatten(1)
+        wanted = in_millimetres(carried, scale.spacing)[(..., *inner)].flatten(2).transpose(1, 2)
+        return torch.linalg.lstsq(points.T.expand(len(wanted), -1, -1), wanted).solution.transpose(1, 2).flatten(1)
+
+    def carried(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
+        return self.displacement(parameters, shape, scale)
+
+    def displacement(self, parameters: Tensor, shape: Sequence[int], scale: Scale) -> Tensor:
+        like = parameters.new_empty(1, len(shape), *shape)
+        matrix = parameters.reshape(len(parameters), len(shape), len(shape) + 1)
+        moved = torch.einsum("bij,j...->bi...", matrix, self._points(like, scale))
+        return moved / torch.tensor(scale.spacing, dtype=moved.dtype, device=moved.device).reshape(-1, *(1,) * len(shape))
+
+    def precondition(self, gradient: Tensor, scale: Scale) -> Tensor:
+        return gradient
+
+    def retract(self, parameters: Tensor, update: Tensor, scale: Scale) -> Tensor:
+        return add(parameters, update)
+
+    def _points(self, like: Tensor, scale: Scale) -> Tensor:
+        """Places about the middle, half the mean extent being 1, and a 1 behind them: (D + 1, *S)."""
+        shape = tuple(like.shape[2:])
+        places = in_millimetres(identity_points(shape, dtype=like.dtype, device=like.device), scale.spacing)[0]
+        middle = torch.tensor([(n - 1) / 2 * s for n, s in zip(shape, scale.spacing, strict=True)]).to(places)
+        radius = sum(n * s for n, s in zip(shape, scale.spacing, strict=True)) / len(shape) / 2
+        offset = (places - middle.reshape(-1, *(1,) * len(shape))) / radius
+        return torch.cat([offset, torch.ones_like(offset[:1])])
+
+
+AnyFamily = Greedy | Displacement | Velocity | BSpline | AffineField

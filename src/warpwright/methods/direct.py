@@ -16,10 +16,13 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image, affine_points, identity_points
+from warpwright.methods.implicit import Solving
 from warpwright.methods.model import Model
 from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
+from warpwright.methods.search import Search, searched
+from warpwright.networks import Displacement as Field
 from warpwright.sampling import sample, warp_covered
 from warpwright.transforms import Affine, DisplacementField, Preparation, inverse_residual, invert
 
@@ -38,14 +41,15 @@ def register_direct(
     given: Affine | None = None,
     start: Affine | None = None,
     refinement: Refinement | None = None,
+    search: Search | None = None,
     device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Registration:
     """The map of a pair as a model sees it: world points of fixed to world points of moving.
 
-    The pair is laid on the model's working grid, the network's displacement is carried to the grid of the fixed image (beyond
-    the working grid its border is repeated), and the start follows it as an affine. The inverse is the model's own where
-    it gives one, else it is found numerically.
+    A model that searches (`Implicit`) does so as `searched` says. Any other sees the pair laid on its working grid. The
+    displacement is carried to the grid of the fixed image (beyond the working grid its border is repeated), and the start
+    follows it as an affine. The inverse is the model's own where it gives one, else it is found numerically.
 
     Args:
         model: in any mode; it is left as it is.
@@ -57,17 +61,20 @@ def register_direct(
             energy before is measured there.
         start: where the network begins, fixed to moving world points; None for the start that the model was trained with.
         refinement: steps on a copy of the weights; None for none.
+        search: what a model that searches looks for; None for what it was trained with.
         device: a torch device.
-        progress: called before every step of refinement.
+        progress: called before every step of refinement and of a search.
 
     Raises:
-        BadInput: the images are not of the kind that the model is for, a mask is zero or on another grid than its image, or the
-            model is on another device.
+        BadInput: the images are not of the kind that the model is for, a mask is zero or on another grid than its image, the
+            model is on another device, or a search is asked of one that does none.
         Failed: the model gives a field that is not finite.
     """
     _check(model, fixed, moving, device)
+    if search is not None and not isinstance(model.network, Solving):
+        raise BadInput("the model estimates its map in one pass, expected one that searches (a network of the kind implicit)")
     sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
-    return _register(model, sides, given, start, refinement, progress)
+    return _register(model, sides, given, start, refinement, search or Search(), progress)
 
 
 def _register(
@@ -76,6 +83,7 @@ def _register(
     given: Affine | None,
     start: Affine | None,
     refinement: Refinement | None,
+    search: Search,
     progress: Callable[[Progress], None] | None,
 ) -> Registration:
     begin = time.perf_counter()
@@ -93,15 +101,23 @@ def _register(
     if refinement is not None and refinement.steps:
         model, stage = refined(model, batch, refinement, progress)
         stages.append(stage)
-    prediction = predicted(model, batch)
+    if isinstance(model.network, Solving):
+        found, done = searched(model.network, preparation, sides, affine, grid, search, progress)
+        prediction = Prediction((Field(values=found, shape=grid.shape, factors=(1,) * grid.dim),))
+        stages += done
+    else:
+        prediction = predicted(model, batch)
     field, inverse, residual = _both_ways(prediction, grid, fixed, batch.names[0])
     after, overlap = _meeting(model, batch, prediction.displacement)
     seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
+    rest = Stage("network", seconds, 1, before, after, "one pass")
+    if isinstance(model.network, Solving):
+        rest = Stage("map", seconds, 1, before, after, "carried to the fixed image, and its inverse")
     return Registration(
         forward=affine @ DisplacementField(field, fixed.grid),
         backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
         inverse_residual=residual,
-        stages=(*stages, Stage("network", seconds, 1, before, after, "one pass")),
+        stages=(*stages, rest),
         energy_before=before,
         energy_after=after,
         overlap=overlap,

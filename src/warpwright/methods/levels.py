@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from warpwright.geometry import Grid, Image
-from warpwright.sampling import Percentiles, downsample
+from warpwright.sampling import Percentiles, downsample, resize_displacement
 
-__all__ = ["Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
+__all__ = ["Lattice", "Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
 
 SMALLEST = 8  # an axis is not downsampled below this many voxels
 FEWEST = 16  # a level has at least this many voxels an axis, on average
@@ -20,13 +20,13 @@ FEWEST = 16  # a level has at least this many voxels an axis, on average
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two images ready for energies: intensities near [0, 1], weights on both or None.
+    """Two images, or batches of them, ready for energies: intensities near [0, 1] or features, weights on both or None.
 
     Args:
-        fixed: (1, C, *S).
-        moving: (1, C, *M).
-        fixed_weight: (1, 1, *S) or None.
-        moving_weight: (1, 1, *M) or None.
+        fixed: (B, C, *S).
+        moving: (B, C, *M).
+        fixed_weight: (B, 1, *S) or None.
+        moving_weight: (B, 1, *M) or None.
         fixed_grid: where S is.
         moving_grid: where M is.
     """
@@ -40,11 +40,30 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
+class Lattice:
+    """Where the voxels of a level lie in a finest grid.
+
+    Args:
+        factors: finest voxels to one of the level along each axis.
+        shift: finest voxels from the middle of the finest grid to that of the level; () for none.
+    """
+
+    factors: tuple[int, ...]
+    shift: tuple[float, ...] = ()
+
+    def onto(self, field: Tensor, shape: Sequence[int], other: Lattice) -> Tensor:
+        """Vectors (B, D, *S) of this level, in its voxels, as those of another level of `shape`."""
+        still = (0.0,) * len(self.factors)
+        apart = [b - a for a, b in zip(self.shift or still, other.shift or still, strict=True)]
+        return resize_displacement(field, self.factors, shape, other.factors, apart)
+
+
+@dataclass(frozen=True, eq=False)
 class Level:
-    """A pair at one level of the pyramid; `factors` are those of the fixed image."""
+    """A pair at one level of the pyramid; the lattice is that of the fixed image."""
 
     pair: Pair
-    factors: tuple[int, ...]
+    lattice: Lattice
 
     @property
     def grid(self) -> Grid:
@@ -87,7 +106,7 @@ def make_level(pair: Pair, factor: int) -> Level:
             pair.fixed_grid.downsample(fixed),
             pair.moving_grid.downsample(moving),
         ),
-        fixed,
+        Lattice(fixed),
     )
 
 

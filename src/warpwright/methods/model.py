@@ -66,7 +66,9 @@ class Model(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = build_step(settings.network, settings.layers, settings.dim, settings.channels)
+        self.network = build_step(
+            settings.network, settings.layers, settings.dim, settings.channels, settings.preparation.spacing
+        )
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Prediction:
         """The prediction of a batch; networks may run under autocast, coordinates stay in the dtype of the images.

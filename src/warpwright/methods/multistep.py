@@ -10,16 +10,17 @@ at the border). Here a coarse voxel stays where `Grid.downsample` puts it; `AtSc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, spatial
 from warpwright.layers import AnyLayer, Pipeline, enlarged
+from warpwright.methods.implicit import Implicit, Solving
+from warpwright.methods.step import Step, Trail
 from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator, Velocity
 from warpwright.sampling import downsample, warp
 from warpwright.transforms import compose
@@ -36,8 +37,6 @@ __all__ = [
     "sized",
     "stage_1",
 ]
-
-Trail = tuple[Estimate, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +118,7 @@ class Antisymmetric:
     network: AnyArchitecture
 
 
-AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | SymmetricTwoStep | TwoStep
+AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | Implicit | SymmetricTwoStep | TwoStep
 
 
 def stage_1(network: AnyNetwork) -> TwoStep:
@@ -133,10 +132,16 @@ def sized(network: AnyNetwork) -> bool:
         return sized(network.first) or sized(network.second)
     if isinstance(network, (Antisymmetric, AtScale, Direct)):
         return sized(network.network)
-    return network.sized
+    return not isinstance(network, Implicit) and network.sized
 
 
-def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, channels: int = 1) -> Step:
+def build_step(
+    network: AnyNetwork,
+    layers: tuple[AnyLayer, ...],
+    dim: int,
+    channels: int = 1,
+    spacing: tuple[float, ...] | None = None,
+) -> Step:
     """A step with fresh weights, drawn from torch's generator.
 
     Args:
@@ -144,30 +149,27 @@ def build_step(network: AnyNetwork, layers: tuple[AnyLayer, ...], dim: int, chan
         layers: what follows every estimator that has none of its own.
         dim: axes of the images.
         channels: channels of each image.
+        spacing: mm of a voxel along each axis, if it is known; for steps that search.
+
+    Raises:
+        BadInput: a step that searches is not told the spacing.
     """
+
+    def built(step: AnyNetwork, larger: int = 1) -> Step:
+        return build_step(step, layers, dim, channels, None if spacing is None else tuple(s * larger for s in spacing))
+
+    if isinstance(network, Implicit):
+        return Solving(network, dim, channels, spacing)
     if isinstance(network, (SymmetricTwoStep, TwoStep)):
         kind = Twice if isinstance(network, TwoStep) else Between
-        return kind(build_step(network.first, layers, dim, channels), build_step(network.second, layers, dim, channels))
+        return kind(built(network.first), built(network.second))
     if isinstance(network, AtScale):
-        return Coarser(build_step(network.network, layers, dim, channels), network.factor, network.placing)
+        return Coarser(built(network.network, network.factor), network.factor, network.placing)
     if isinstance(network, Direct):
         return build_step(network.network, network.layers, dim, channels)
     own = network.network if isinstance(network, Antisymmetric) else network
     pipeline = Pipeline([layer.build(dim) for layer in layers])
     return Single(own.build(dim, channels), pipeline, dim, antisymmetric=own is not network)
-
-
-class Step(nn.Module, ABC):
-    """From two images on one grid to the estimates on the way to a displacement."""
-
-    @abstractmethod
-    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
-        """The trail, of which the last is a `Displacement` of factors 1.
-
-        Args:
-            fixed: (B, C, *S).
-            moving: (B, C, *S).
-        """
 
 
 class Single(Step):

@@ -58,6 +58,13 @@ class FieldObjective(CurvedObjective):
         pair = self.level.pair
         return self.similarity.match(fixed, moving, displacement, self.matrix, pair.fixed_weight, pair.moving_weight)
 
+    @torch.no_grad()
+    def unlike(self) -> Tensor:
+        """What the similarity says of images that have nothing to do with each other, the moving one turned over: (1,)."""
+        fixed, moving = self.images
+        still = fixed.new_zeros(len(fixed), self.level.grid.dim, *self.level.grid.shape)
+        return self.data_term(still, fixed, moving.flip(tuple(range(2, moving.ndim))))
+
     def directional(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
         """As the base, by one gather and one splat in place of a second derivative of the interpolation.
 

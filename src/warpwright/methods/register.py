@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -13,22 +14,22 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.kernels import threads_to_kernels, usable
-from warpwright.methods.deformable import AnyFamily, Scale
+from warpwright.methods.deformable import AnyFamily
 from warpwright.methods.initialise import LEAST_OVERLAP, best_start, centred, overlap, start_factor
 from warpwright.methods.levels import Level, Pair, level_factors, level_size, make_level, make_pair
 from warpwright.methods.linear import solve_linear
 from warpwright.methods.memory import give_back
 from warpwright.methods.objective import FieldObjective
+from warpwright.methods.prompting import Prompting
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import Linear, Settings
-from warpwright.sampling import resize_displacement
-from warpwright.solver import Solution, Status, add, minimise
+from warpwright.methods.solve import Carried, Task, solve_levels, still
+from warpwright.solver import Solution
 from warpwright.transforms import Affine, DisplacementField, Transform, invert, split
 
 __all__ = ["register_pair"]
 
 Report = Callable[[Progress], None]
-LARGE = 1 << 21  # voxels of a level that is worth giving memory back for in every step
 MEETING = 0.01  # overlap below which two images do not meet
 
 
@@ -40,6 +41,7 @@ def register_pair(
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     initial: Transform | None = None,
+    prompts: Prompting | None = None,
     device: str = "cpu",
     progress: Report | None = None,
 ) -> Registration:
@@ -55,6 +57,7 @@ def register_pair(
         moving_mask: (1, *M) weights of the energy, >= 0.
         initial: where to begin, fixed to moving world points; takes the place of `settings.start`, and of the linear
             stages too if it holds a displacement field.
+        prompts: what a person marked, for the deformable stage; None for nothing.
         device: a torch device.
         progress: called before every step.
 
@@ -62,22 +65,22 @@ def register_pair(
         A `Registration`.
 
     Raises:
-        BadInput: the images differ in axes or channels, or a mask is on another grid than its image.
+        BadInput: the images differ in axes or channels, a mask is on another grid than its image, or there are prompts but no
+            deformable stage.
     """
     _check(fixed, moving, fixed_mask, moving_mask, initial)
+    if prompts is not None and settings.deformable is None:
+        raise BadInput("prompts are for a deformable transform, a linear one was asked for")
     if initial is not None and settings.deformable is None and bool(split(initial, fixed.grid)[1].displacement.any()):
         raise BadInput("an initial transform that holds a displacement field needs a deformable transform to refine it")
     target = torch.device(device)
     with threads_to_kernels() if usable(torch.empty(1, device=target)) else nullcontext():
         pair = make_pair(fixed, moving, fixed_mask, moving_mask, target)
-        return _register(pair, fixed, moving, settings, initial, progress)
+        return _register(_Run(pair, settings, prompts, progress), fixed, moving, initial)
 
 
-def _register(
-    pair: Pair, fixed: Image, moving: Image, settings: Settings, initial: Transform | None, progress: Report | None
-) -> Registration:
-    run = _Run(pair, settings, progress)
-    del pair
+def _register(run: _Run, fixed: Image, moving: Image, initial: Transform | None) -> Registration:
+    settings = run.settings
     given, displacement = run.given(initial)
     met = run.overlap(given, displacement)
     before = run.energy(given, displacement) if met >= MEETING else float("inf")
@@ -119,9 +122,10 @@ def _check(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: I
 class _Run:
     """One registration under way: the pair, what was done so far, and who is told."""
 
-    def __init__(self, pair: Pair, settings: Settings, progress: Report | None) -> None:
+    def __init__(self, pair: Pair, settings: Settings, prompts: Prompting | None, progress: Report | None) -> None:
         self.pair = pair
         self.settings = settings
+        self.prompts = prompts
         self.progress = progress
         self.stages: list[Stage] = []
         self.grid = pair.fixed_grid
@@ -139,13 +143,12 @@ class _Run:
         """Similarity at the finest level under a map."""
         objective = FieldObjective(self.finest, affine, self.settings.similarity)
         with torch.no_grad():
-            return float(objective.data_term(_still(self.finest) if displacement is None else displacement, *objective.images))
+            return float(objective.data_term(still(self.finest) if displacement is None else displacement, *objective.images))
 
     def overlap(self, affine: np.ndarray, displacement: Tensor | None = None) -> float:
         """Share of the smaller image that the other one covers under a map, measured coarsely."""
         if displacement is not None:
-            ones = (1,) * self.grid.dim
-            displacement = resize_displacement(displacement, ones, self.coarse.grid.shape, self.coarse.factors)
+            displacement = self.finest.lattice.onto(displacement, self.coarse.grid.shape, self.coarse.lattice)
         return overlap(self.coarse, affine, displacement)
 
     def given(self, initial: Transform | None) -> tuple[np.ndarray, Tensor | None]:
@@ -202,67 +205,36 @@ class _Run:
 
     def deformable(self, family: AnyFamily, affine: np.ndarray, displacement: Tensor | None) -> tuple[Tensor, Tensor, float]:
         """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual."""
-        kept = level_factors(self.settings.levels, self.grid)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
-        if displacement is None:
-            coarsest = self.level(kept[0])
-            carried, factors = _still(coarsest), coarsest.factors
-        else:
-            carried, factors = family.lift(displacement), self.finest.factors
-        for factor in kept:
-            level = self.level(factor)
-            carried = self._deform(level, factor, family, affine, (carried, factors), schedule[factor])
-            factors = level.factors
-        field = family.lower(resize_displacement(carried, factors, self.grid.shape, self.finest.factors))
+        start = None if displacement is None else Carried(family.lift(displacement), self.finest.lattice)
+        tasks = (self._task(family, affine, k, schedule[k]) for k in level_factors(self.settings.levels, self.grid))
+        solved = solve_levels(tasks, family, self.settings.similarity, affine, start, tolerance=self.settings.tolerance)
+        last = deque(solved, maxlen=1).pop()
+        field = family.lower(last.lattice.onto(last.field, self.grid.shape, self.finest.lattice))
         before, after = self.energy(affine, displacement), self.energy(affine, field)
-        if not after <= before:
-            field = displacement if displacement is not None else _still(self.finest)
+        if self.prompts is None and not after <= before:
+            field = displacement if displacement is not None else still(self.finest)
             self.stages.append(Stage("deformable", 0.0, 0, before, before, "undone: it did not improve the finest level"))
         give_back()
         return field, *invert(field)
 
-    def _deform(
-        self,
-        level: Level,
-        factor: int,
-        family: AnyFamily,
-        affine: np.ndarray,
-        coarser: tuple[Tensor, tuple[int, ...]],
-        steps: int,
-    ) -> Tensor:
-        """One level, from the carried field of a coarser one and its downsampling factors."""
-        begin = time.perf_counter()
-        shape, scale = level.grid.shape, Scale(level.grid.spacing, factor)
-        objective = FieldObjective(
-            level, affine, self.settings.similarity, family.regularities, lambda x: family.displacement(x, shape, scale)
+    def _task(self, family: AnyFamily, affine: np.ndarray, factor: int, steps: int) -> Task:
+        name, clock = f"{type(family).__name__.lower()} 1/{factor}", [0.0]
+        level = self.level(factor)
+        prompts = [] if self.prompts is None else self.prompts.at(level, Affine.identity(self.grid.dim), affine)
+
+        def begin() -> Callable[[int, Tensor], None] | None:
+            clock[0] = time.perf_counter()
+            return self._teller(name, steps)
+
+        return Task(
+            level=level,
+            factor=factor,
+            steps=steps,
+            prompts=prompts,
+            begin=begin,
+            end=lambda solution: self._done(name, clock[0], solution),
         )
-        with torch.no_grad():
-            reference = objective.data_term(_still(level), *objective.images)
-        name = f"{type(family).__name__.lower()} 1/{factor}"
-
-        def start() -> Tensor:  # made anew where it is needed, not kept: it is large
-            return family.parameters(resize_displacement(*coarser, shape, level.factors), scale)
-
-        def precondition(gradient: Tensor) -> Tensor:
-            if level.grid.size > LARGE:
-                give_back()  # what the energy needed, before the update asks for other sizes
-            return family.precondition(gradient, scale)
-
-        solution = minimise(
-            objective,
-            start(),
-            objective.images,
-            solver=family.solver,
-            precondition=precondition,
-            retract=add if family.additive else lambda x, update: family.retract(x, update, scale),
-            max_steps=steps,
-            tolerance=self.settings.tolerance,
-            reference=reference,
-            progress=self._teller(name, steps),
-        )
-        self._done(name, begin, solution)
-        kept = start() if solution.status[0] is Status.DIVERGED else solution.value
-        return family.carried(kept, shape, scale)
 
     def _teller(self, name: str, steps: int) -> Callable[[int, Tensor], None] | None:
         report = self.progress
@@ -274,7 +246,3 @@ class _Run:
         seconds = time.perf_counter() - begin
         first, last = float(solution.history[0, 0]), float(solution.energy[0])
         self.stages.append(Stage(name, seconds, solution.steps[0], first, last, solution.status[0].value))
-
-
-def _still(level: Level) -> Tensor:
-    return torch.zeros(1, level.grid.dim, *level.grid.shape, device=level.pair.fixed.device)

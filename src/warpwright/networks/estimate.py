@@ -39,10 +39,12 @@ class Displacement(Estimate):
     Args:
         values: (B, D, *T), voxels of the lattice.
         inverse: displacement of the inverse map on the same lattice, if the model gives one.
+        failed: (B,) for which pairs it means nothing, if it was searched for; None where nothing can fail.
     """
 
     values: Tensor
     inverse: Tensor | None = None
+    failed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,9 +10,23 @@ from typing import Any, cast
 
 import torch
 
+from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
-from warpwright.methods import Model, Progress, Refinement, Registration, Settings, Stage, register_direct, register_pair
+from warpwright.methods import (
+    Model,
+    Progress,
+    Prompting,
+    Refinement,
+    Registration,
+    Search,
+    Settings,
+    Solving,
+    Stage,
+    family_named,
+    register_direct,
+    register_pair,
+)
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Initialise
 from warpwright.product.model_folder import ModelFolder, read_model
@@ -35,6 +49,7 @@ class Learned:
             with. As without a model, an initial transform takes the place of "none", "centre" and "moments", and linear stages
             begin from it.
         given: whether there is an initial transform.
+        search: what a model of features looks for; None for a model that estimates its map in one pass.
     """
 
     folder: ModelFolder
@@ -42,6 +57,7 @@ class Learned:
     field_steps: int
     initialise: Initialise | None
     given: bool
+    search: Search | None
 
     @property
     def begins(self) -> str:
@@ -65,7 +81,7 @@ class Learned:
             "refine_rate": self.refinement.rate,
             "refine_field": self.field_steps,
             "initialise": self.begins,
-        }
+        } | ({} if self.search is None or self.search.family is None else {"family": to_mapping(self.search.family)})
 
     def register(
         self,
@@ -89,6 +105,7 @@ class Learned:
             given=given,
             start=start,
             refinement=self.refinement,
+            search=self.search,
             device=device,
             progress=progress,
         )
@@ -143,12 +160,14 @@ def learned(
     initial: Transform | None,
     choice: Choice,
     settings: Settings,
+    prompts: Prompting | None,
 ) -> Learned | None:
     """What was asked for, checked; None without a model.
 
     Raises:
-        BadInput: steps without a model, negative ones, a model folder that cannot be used, a linear transform, an initial
-            transform with a field, or a choice for a search that is not asked for.
+        BadInput: steps without a model, negative ones, a model folder that cannot be used, a transform that it does not give,
+            an initial transform with a field, prompts for a model that does not search, or a choice for a search that is not
+            asked for.
     """
     if model is None:
         given = {"refine": refine, "refine-field": refine_field, "refine-rate": refine_rate is not None}
@@ -160,11 +179,14 @@ def learned(
         raise BadInput("--refine-rate was given without --refine, expected a number of steps too")
     if refine_field < 0:
         raise BadInput(f"--refine-field must be at least 0, got {refine_field}")
-    if settings.deformable is None:
-        raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
     if initial is not None and not isinstance(initial, Affine):
         raise BadInput("--initial holds a displacement field, expected an affine to begin a registration by --model from")
     folder = model if isinstance(model, ModelFolder) else read_model(model)
+    search = _search(folder, choice, prompts)
+    if search is None and settings.deformable is None:
+        raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
+    if search is None and prompts is not None:
+        raise BadInput("prompts are for a search, --model gives its map in one pass: expected a model of features, or none")
     refinement = Refinement(steps=refine) if refine_rate is None else Refinement(steps=refine, rate=refine_rate)
     found = Learned(
         folder=folder,
@@ -172,14 +194,25 @@ def learned(
         field_steps=refine_field,
         initialise=choice.initialise,
         given=initial is not None,
+        search=search,
     )
-    named = {"transform": choice.transform, "similarity": choice.similarity, "config": choice.config}
+    named = {"transform": None if search else choice.transform, "similarity": choice.similarity, "config": choice.config}
     idle = next((name for name, value in named.items() if value is not None), None)
     if idle is not None and not found.searches:
         raise BadInput(
             f"--{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it"
         )
     return found
+
+
+def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> Search | None:
+    """What a model of features is to look for; None for another model."""
+    network = folder.model.network
+    if not isinstance(network, Solving):
+        return None
+    name = choice.transform
+    family = None if name is None else family_named(name, network.settings.family, min(network.spacing))
+    return Search(family=family, prompts=prompts)
 
 
 def on_device(model: Model, device: str) -> Model:

@@ -17,7 +17,7 @@ from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.kernels import threads_to_kernels, usable
-from warpwright.methods import Progress, Registration, Settings, needed, register_pair
+from warpwright.methods import Progress, Prompting, Registration, Settings, needed, register_pair
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Side, Space
 from warpwright.product.inputs import (
@@ -26,6 +26,7 @@ from warpwright.product.inputs import (
     digest,
     labels_on,
     mask_on,
+    outside,
     outside_note,
     points_of,
     scalar_image,
@@ -59,6 +60,7 @@ class Plan:
     initial: Transform | None
     settings: Settings
     learned: Learned | None
+    prompts: Prompting | None
     device: str
     threads: int
     seed: int
@@ -72,6 +74,7 @@ class Plan:
             "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
             "settings": to_mapping(self.settings),
             "model": None if self.learned is None else self.learned.to_mapping(),
+            "prompts": None if self.prompts is None else _told(self.prompts),
             "device": self.device,
             "threads": self.threads,
             "memory_gb": round(self.memory / 1e9, 2),
@@ -118,6 +121,7 @@ class Plan:
             fixed_mask=masks[0],
             moving_mask=masks[1],
             initial=self.initial,
+            prompts=self.prompts,
             device=self.device,
             progress=progress,
         )
@@ -137,6 +141,7 @@ class Plan:
             inverse_residual=registration.inverse_residual,
             labels=None if labels is None else (labels.fixed, labels.moving, labels.before, labels.moved),
             points=points,
+            prompted=() if self.prompts is None else self.prompts.values,
         )
         before, moved = (_pull(self.moving, through, self.fixed.grid) for through in (start, registration.forward))
         scored = time.perf_counter() - begin
@@ -151,7 +156,9 @@ class Plan:
             moved=moved,
             jacobian=jacobian,
             initial=start,
-            registration=replace(registration, notes=(*registration.notes, *self.remarks)),
+            registration=replace(
+                registration, notes=(*registration.notes, *self.remarks, *_prompted(self.prompts, registration.forward))
+            ),
             labels=labels,
             landmarks=self.landmarks,
             scores=scores,
@@ -187,6 +194,9 @@ def prepare(
     refine: int = 0,
     refine_rate: float | None = None,
     refine_field: int = 0,
+    prompt_labels: tuple[ImageLike, ImageLike] | None = None,
+    prompt_points: tuple[PointsLike, PointsLike] | None = None,
+    prompt_weight: float | None = None,
 ) -> Plan:
     """Read and check everything; pairs are (fixed, moving). See `register`.
 
@@ -207,6 +217,7 @@ def prepare(
             )
         settings = choice.settings(first.grid)
         start = _initial(initial, first, settings)
+        prompts = _prompts(prompt_labels, prompt_points, prompt_weight, (first, second), space, header)
         method = learned(
             model,
             refine=refine,
@@ -215,11 +226,18 @@ def prepare(
             initial=start,
             choice=choice,
             settings=settings,
+            prompts=prompts,
         )
         given = {"fixed": fixed, "moving": moving}
         given |= {
             f"{side}_{what}": pair[k]
-            for what, pair in (("mask", masks), ("labels", labels), ("points", points))
+            for what, pair in (
+                ("mask", masks),
+                ("labels", labels),
+                ("points", points),
+                ("prompt_labels", prompt_labels or (None, None)),
+                ("prompt_points", prompt_points or (None, None)),
+            )
             for k, side in enumerate(SIDES)
         }
         if isinstance(initial, (str, Path)):
@@ -243,12 +261,65 @@ def prepare(
             initial=start,
             settings=settings,
             learned=method,
+            prompts=prompts,
             device=device,
             threads=granted,
             remarks=fewer,
             seed=seed,
             inputs=inputs,
         )
+
+
+def _prompts(
+    labels: tuple[ImageLike, ImageLike] | None,
+    points: tuple[PointsLike, PointsLike] | None,
+    weight: float | None,
+    images: tuple[Image, Image],
+    space: Space | None,
+    header: Header,
+) -> Prompting | None:
+    """What a person marked, checked; None for nothing.
+
+    Raises:
+        BadInput: a weight without prompts, labels or landmarks that cannot be used, or landmarks outside their image.
+    """
+    if labels is None and points is None:
+        if weight is not None:
+            raise BadInput("--prompt-weight was given without prompts, expected --prompt-labels or --prompt-points too")
+        return None
+    maps, sets = [], []
+    for k, (side, image) in enumerate(zip(SIDES, images, strict=True)):
+        maps.append(None if labels is None else labels_on(labels[k], image, f"{side} prompt labels", header))
+        found = None if points is None else points_of(points[k], image, space, f"{side} prompt points")
+        sets.append(None if found is None else found.world)
+        if found is not None and (names := outside(found, image.grid)):
+            raise BadInput(f"{side} prompt points: {', '.join(names[:5])} lie outside {image.name}, expected them inside")
+    return Prompting(
+        labels=None if labels is None else (maps[0], maps[1]),
+        points=None if points is None else (sets[0], sets[1]),
+        weight=1.0 if weight is None else weight,
+    )
+
+
+def _told(prompts: Prompting) -> dict[str, Any]:
+    """What `result.json` says of prompts."""
+    count = 0 if prompts.points is None else len(prompts.points[0])
+    return {"labels": list(prompts.values), "points": count, "weight": prompts.weight}
+
+
+def _prompted(prompts: Prompting | None, forward: Transform) -> tuple[str, ...]:
+    """Sentences on what the registration was told of, and how well it keeps to it."""
+    if prompts is None:
+        return ()
+    found: list[str] = []
+    if prompts.values:
+        names = ", ".join(str(value) for value in prompts.values)
+        found.append(f"prompted with the labels {names}, which do not count in the mean Dice")
+    if prompts.points is not None:
+        left = (forward(prompts.points[0]) - prompts.points[1]).norm(dim=1)
+        text = f"{float(left.mean()):.2f} mm apart in the mean, {float(left.max()):.2f} at most"
+        found.append(f"prompted with {len(left)} landmarks, which end {text}")
+    return tuple(found)
 
 
 def _both(pair: tuple[object, object], what: str) -> None:

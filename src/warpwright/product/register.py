@@ -31,6 +31,9 @@ def register(
     refine: int = 0,
     refine_rate: float | None = None,
     refine_field: int = 0,
+    prompt_labels: tuple[ImageLike, ImageLike] | None = None,
+    prompt_points: tuple[PointsLike, PointsLike] | None = None,
+    prompt_weight: float | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
@@ -51,7 +54,8 @@ def register(
     Args:
         fixed: a path, an `Image`, or an array (*S) with its voxel to world RAS+ mm affine.
         moving: the same.
-        transform: what kind of map; a deformable one begins with an affine. Default what `config` says, else "greedy".
+        transform: what kind of map; a deformable one begins with an affine. Default what `config` says, else "greedy"; with
+            a model of features, what it was trained with.
         similarity: what makes two images alike. Default what `config` says, else "lncc", for images of one kind; "mi" or
             "mind" for two kinds.
         preset: how much work to spend.
@@ -60,10 +64,14 @@ def register(
         initial: a transform to begin from (a file, or the folder of an earlier run), world points of fixed to world points
             of moving.
         model: a model folder that `warpwright train` left (or one that `read_model` read);
-            it registers the pair, in the place of a search.
+            it registers the pair, in the place of a search; a model of features searches, with the transform named here.
         refine: steps on a copy of the model's weights for this pair.
         refine_rate: learning rate of these steps.
         refine_field: steps of the solver on the field that the model gives, with the preset's similarity and transform.
+        prompt_labels: label maps of both images that the search is to bring together; they do not count in the mean Dice.
+        prompt_points: landmarks of both images, in the same order, that the search is to bring together.
+        prompt_weight: how much the prompts count. Default 1: labels that do not overlap cost as much as images that have
+            nothing to do with each other, a landmark one voxel off as much as those do around it.
         fixed_mask: weights of the fixed image's voxels, on its grid, >= 0.
         moving_mask: weights of the moving image's voxels, on its grid, >= 0.
         fixed_labels: labels on the fixed grid; only scored and drawn.
@@ -101,5 +109,8 @@ def register(
         refine=refine,
         refine_rate=refine_rate,
         refine_field=refine_field,
+        prompt_labels=prompt_labels,
+        prompt_points=prompt_points,
+        prompt_weight=prompt_weight,
     )
     return plan.run(progress)

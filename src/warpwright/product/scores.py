@@ -45,6 +45,7 @@ class Scores:
         overlap: share of the smaller image (or mask) that the other one covers through the transform, 0 to 1.
         dice_before: label to Dice at the initial position.
         dice_after: label to Dice of the moved labels.
+        prompted_labels: labels that the registration was told of, which therefore do not count in `mean_dice`.
         vanished_labels: labels of the moving image that are not in the moved labels.
         tre_before: mean, median, p90 and max of the landmarks' distances at the initial position, mm.
         tre_after: the same through the transform.
@@ -60,6 +61,7 @@ class Scores:
     overlap: float
     dice_before: Mapping[int, float] = field(default_factory=dict)
     dice_after: Mapping[int, float] = field(default_factory=dict)
+    prompted_labels: tuple[int, ...] = ()
     vanished_labels: tuple[int, ...] = ()
     tre_before: Mapping[str, float] = field(default_factory=dict)
     tre_after: Mapping[str, float] = field(default_factory=dict)
@@ -71,8 +73,11 @@ class Scores:
 
     @property
     def mean_dice(self) -> tuple[float, float]:
-        """Mean over the labels before and after; NaN without labels."""
-        return mean_over_labels(self.dice_before), mean_over_labels(self.dice_after)
+        """Mean over the labels that were not prompted, before and after; NaN without any."""
+        before, after = (
+            {k: v for k, v in d.items() if k not in self.prompted_labels} for d in (self.dice_before, self.dice_after)
+        )
+        return mean_over_labels(before), mean_over_labels(after)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -108,6 +113,7 @@ def score(
     inverse_residual: float,
     labels: tuple[Image, Image, Image, Image] | None = None,
     points: tuple[Points, Points, Transform] | None = None,
+    prompted: tuple[int, ...] = (),
 ) -> Scores:
     """The figures of one registration.
 
@@ -120,8 +126,9 @@ def score(
         inverse_residual: as the method reports it, voxels.
         labels: fixed, moving on its own grid, moving at its initial position, moved.
         points: landmarks of fixed and of moving, and the initial transform.
+        prompted: labels that the registration was told of.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"prompted_labels": prompted}
     if labels is not None:
         fixed, moving, before, moved = (image.data for image in labels)
         both = common_labels(labels[0], labels[1])

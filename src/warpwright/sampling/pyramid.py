@@ -36,7 +36,13 @@ def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
     return along_axes(image, matrices)
 
 
-def resize_displacement(displacement: Tensor, source: Sequence[float], shape: Sequence[int], target: Sequence[float]) -> Tensor:
+def resize_displacement(
+    displacement: Tensor,
+    source: Sequence[float],
+    shape: Sequence[int],
+    target: Sequence[float],
+    shift: Sequence[float] | None = None,
+) -> Tensor:
     """A displacement on `grid.downsample(source)` as one on `grid.downsample(target)`.
 
     Args:
@@ -44,16 +50,17 @@ def resize_displacement(displacement: Tensor, source: Sequence[float], shape: Se
         source: downsampling factors of the source level; fractions place its voxels likewise, in the middle of the box.
         shape: spatial shape of the target level.
         target: downsampling factors of the target level.
+        shift: fine voxels from the middle of the source level to that of the target level; None where they are one.
 
     Returns:
         (B, D, *shape), voxels of the target level: values are rescaled with the size of a voxel.
     """
     matrices: list[Tensor | None] = []
     scale: list[float] = []
-    for n, m, k, j in zip(spatial(displacement), shape, source, target, strict=True):
-        offset = (k * (n - 1) - j * (m - 1)) / 2  # both lattices have the same middle
+    for n, m, k, j, apart in zip(spatial(displacement), shape, source, target, shift or (0.0,) * len(shape), strict=True):
+        offset = (k * (n - 1) - j * (m - 1)) / 2 + apart
         places = (j * torch.arange(m, dtype=torch.float64) + offset) / k
-        matrices.append(None if k == j else linear_matrix(n, places))
+        matrices.append(None if (k, n, offset) == (j, m, 0) else linear_matrix(n, places))
         scale.append(k / j)
     factor = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
     return along_axes(displacement, matrices) * factor.reshape(1, -1, *(1,) * len(scale))

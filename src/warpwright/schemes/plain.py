@@ -28,6 +28,7 @@ class Plain(SchemeSettings):
         schedule: its learning rate over time.
         clip: largest norm of the gradient; None for any.
         average: decay of the moving average of the weights that is validated and kept; None for the weights themselves.
+        patience: how many steps in a row may hold a pair that a model which solves could not solve.
 
     Raises:
         BadInput: a number is out of range.
@@ -37,8 +38,11 @@ class Plain(SchemeSettings):
     schedule: AnySchedule = Cosine(warmup=0.02)
     clip: float | None = None
     average: float | None = None
+    patience: int = 20
 
     def __post_init__(self) -> None:
+        if self.patience < 0:
+            raise BadInput(f"the patience with pairs that cannot be solved must be at least 0 steps, got {self.patience}")
         if self.clip is not None and not self.clip > 0:
             raise BadInput(f"the clipping norm must be above 0, got {self.clip}")
         if self.average is not None and not 0 < self.average < 1:
@@ -55,6 +59,7 @@ class PlainScheme(Scheme):
         self.settings, self.model, self.steps, self.precision = settings, model, steps, precision
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = settings.optimiser.build(self.weights)
+        self.failing = 0  # steps in a row with a pair that could not be solved
         self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
 
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
@@ -74,6 +79,9 @@ class PlainScheme(Scheme):
         for name, value in (("loss", figures["loss"]), ("norm of the gradient", norm)):
             if not math.isfinite(value):
                 raise Failed(f"the {name} is {value}")
+        self.failing = self.failing + 1 if figures.get("failed") else 0
+        if self.failing > self.settings.patience:
+            raise Failed(f"{self.failing} steps in a row held pairs that could not be solved: expected a smaller learning rate")
         rate = self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate

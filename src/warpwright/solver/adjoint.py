@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from warpwright.errors import BadInput
+from warpwright.kernels import plainly
 from warpwright.solver.algorithms.base import Linear, Step
 
 __all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Truncated", "Unroll", "attached"]
@@ -31,7 +32,10 @@ __all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Truncated", "Unroll", "a
 
 @dataclass(frozen=True)
 class Unroll:
-    """Differentiate through every step: exact for the algorithm as run, memory grows with the steps."""
+    """Differentiate through every step: exact for the algorithm as run, memory grows with the steps.
+
+    Compiled kernels, whose second derivatives would be worked out anew for each step behind them, are not used.
+    """
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated 
             that is linear in the gradient.
     """
     if isinstance(rule, Truncated):
-        with torch.enable_grad():
+        with torch.enable_grad(), plainly():
             y, state = x, step.state
             for _ in range(rule.steps):
                 y, _, state = step.solver.step(step.objective, y, params, state, step.precondition, step.retract)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from warpwright.kernels import total
+from warpwright.kernels import plainly, total
 from warpwright.solver.adjoint import Adjoint, Implicit, Truncated, Unroll, attached
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, Step, add, same
 from warpwright.solver.objective import Objective
@@ -38,7 +39,8 @@ def minimise(
         x0: (B, ...) start; not changed.
         params: tensors the objective depends on and the solution may be differentiated in.
         solver: the algorithm.
-        adjoint: the gradient rule, in `params` (`Unroll` also in the start); None runs without a graph. It changes no value.
+        adjoint: the gradient rule, in `params` (`Unroll` also in the start); None runs without a graph. It changes no value
+            (but for rounding with `Unroll`, which goes without compiled kernels).
         precondition: applied to the gradient (a smoothing filter, as a rule).
         retract: `(x, update) -> x`: addition, or a composition of maps.
         max_steps: bound on the steps; with `tolerance=None` the count is the stopping rule.
@@ -59,7 +61,7 @@ def minimise(
     history: list[Tensor] = []
     whole, unrolled = params, isinstance(adjoint, Unroll)
     params = params if unrolled else tuple(p.detach() for p in params)
-    with torch.set_grad_enabled(unrolled):
+    with torch.set_grad_enabled(unrolled), plainly() if unrolled else nullcontext():
         state = solver.init(x)
         for step in range(max_steps):
             new, energy, state = solver.step(objective, x, params, state, precondition, retract)

@@ -1,6 +1,6 @@
 """How irregular a displacement is."""
 
-from warpwright.energies.regularity.base import Regularity, mean_square
+from warpwright.energies.regularity.base import Regularity, in_millimetres, mean_square
 from warpwright.energies.regularity.bending import Bending, bending
 from warpwright.energies.regularity.diffusion import Diffusion, diffusion
 from warpwright.energies.regularity.folding import Folding, folding
@@ -18,6 +18,7 @@ __all__ = [
     "bending",
     "diffusion",
     "folding",
+    "in_millimetres",
     "mean_square",
     "total_variation",
 ]

@@ -1,0 +1,130 @@
+"""A network whose answer is a solve: features of both images, and the transform that lays one onto the other.
+
+The step of a model of the kind `implicit`. Fixed and moving images are looked at independently, by the same network; the
+fields of all levels are handed on, so that a loss can look at each.
+
+Reference: Jena et al., DIO, arXiv 2406.07361.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, full_precision, spatial
+from warpwright.methods.deformable import AnyFamily, Displacement
+from warpwright.methods.solver_layer import AnyAdjoint, SolverLayer
+from warpwright.methods.step import Step, Trail
+from warpwright.networks import Displacement as Field
+from warpwright.networks.features import (
+    FeatureExtractor,
+    FeatureLKU,
+    FeatureLKUEncoder,
+    FeaturePyramid,
+    FeatureUNet,
+    FeatureUNetEncoder,
+)
+from warpwright.solver import Adam, OneStep
+
+__all__ = ["AnyFeatures", "Implicit", "Solving"]
+
+AnyFeatures = FeatureUNet | FeatureUNetEncoder | FeatureLKU | FeatureLKUEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implicit:
+    """Features and the solver behind them.
+
+    Args:
+        features: the network that looks at either image.
+        family: of the transform while training; lengths are mm.
+        steps: bound on the solver's steps at every scale of the features, coarse to fine.
+        tolerance: relative fall of the energy a step below which a pair stops at a level; None takes all steps.
+        adjoint: how the solution is differentiated in the features.
+        linked: whether a level is also differentiated in the solution of the coarser one.
+        one_sided: whether only the features of one of the two images, drawn at random, are differentiated in a step.
+
+    Raises:
+        BadInput: there are not as many steps as scales, or none.
+    """
+
+    features: AnyFeatures = FeatureUNet()
+    family: AnyFamily = Displacement(gradient_sigma=1.7, field_sigma=0.8, solver=Adam(length=1.0, damping=0.1, beta1=0.8))
+    steps: tuple[int, ...] = (60, 40, 20)
+    tolerance: float | None = None
+    adjoint: AnyAdjoint = OneStep()
+    linked: bool = False
+    one_sided: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.features.scales) or min(self.steps, default=0) < 1:
+            scales = list(self.features.scales)
+            raise BadInput(f"an implicit network needs at least 1 step for each of the scales {scales}, got {list(self.steps)}")
+
+    def layer(self) -> SolverLayer:
+        """The solver that it was trained with."""
+        return SolverLayer(self.family, self.steps, tolerance=self.tolerance, adjoint=self.adjoint, linked=self.linked)
+
+
+class Solving(Step):
+    """As `Implicit` says, for pairs that lie on one grid.
+
+    Args:
+        settings: what it is made of.
+        dim: axes of the images.
+        channels: of each image.
+        spacing: mm of a voxel along each axis.
+
+    Raises:
+        BadInput: there is no spacing, without which lengths have no meaning.
+    """
+
+    def __init__(self, settings: Implicit, dim: int, channels: int, spacing: tuple[float, ...] | None) -> None:
+        super().__init__()
+        if spacing is None:
+            raise BadInput("an implicit network needs the spacing of the model's preparation, as its lengths are millimetres")
+        self.settings = settings
+        self.spacing = spacing
+        features = settings.features.build(dim, channels)
+        if dim == 3:  # see `multistep.Single`
+            features = features.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]: not annotated
+        self.features: FeatureExtractor = features
+        self.solver = settings.layer()
+
+    def pyramid(self, image: Tensor) -> FeaturePyramid:
+        """Features of a batch of images (B, C, *S), in the images' dtype."""
+        found = self.features(image)
+        levels = tuple(level.to(image.dtype).contiguous() for level in found.levels)  # as the kernels of the solver want them
+        return FeaturePyramid(levels=levels, factors=found.factors, before=found.before, offset=found.offset)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+        """The displacement, with those of coarser levels, all on the lattice of the images.
+
+        Args:
+            fixed: (B, C, *S).
+            moving: (B, C, *S).
+
+        Raises:
+            Failed: the features are not finite.
+        """
+        sides = self._sides(fixed, moving)
+        grid = Grid.regular(spatial(fixed), self.spacing)
+        with full_precision(fixed):
+            solved = self.solver(*sides, (grid, grid))
+        *coarser, values = solved.displacements
+        ones = (1,) * grid.dim
+        levels = tuple(Field(values=u, shape=grid.shape, factors=ones) for u in coarser)
+        return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)
+
+    def _sides(self, fixed: Tensor, moving: Tensor) -> tuple[FeaturePyramid, FeaturePyramid]:
+        if not (self.settings.one_sided and self.training and torch.is_grad_enabled()):
+            return self.pyramid(fixed), self.pyramid(moving)
+        learns = bool(torch.rand(()) < 0.5)  # the fixed side
+        found: list[FeaturePyramid] = []
+        for image, kept in ((fixed, learns), (moving, not learns)):
+            with torch.set_grad_enabled(kept):
+                found.append(self.pyramid(image))
+        return found[0], found[1]

@@ -1,0 +1,145 @@
+"""A model of features applied to a pair: each image on a grid of its own, and a solve of any family of transforms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.energies.regularity import Bending, Regularity
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid
+from warpwright.methods.deformable import (
+    AffineField,
+    AnyFamily,
+    BSpline,
+    Dense,
+    Displacement,
+    Greedy,
+    Velocity,
+)
+from warpwright.methods.implicit import Solving
+from warpwright.methods.levels import Level
+from warpwright.methods.prepare import Annotated, lay_image
+from warpwright.methods.prompting import Prompting
+from warpwright.methods.registration import Progress, Stage
+from warpwright.methods.settings import TransformName
+from warpwright.methods.solver_layer import SolverLayer
+from warpwright.solver import LBFGS, Adam
+from warpwright.transforms import Affine, Preparation
+
+__all__ = ["Search", "family_named", "moving_lattice", "searched"]
+
+KNOTS = 4.0  # finest voxels between control points of a B-spline
+BENDING = 0.02  # weight of its bending energy for voxels of 1 mm, features having a deviation of 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Search:
+    """What is looked for with the features of a model.
+
+    Args:
+        family: of transforms; None for the one that the model was trained with.
+        prompts: what a person marked; None for nothing.
+    """
+
+    family: AnyFamily | None = None
+    prompts: Prompting | None = None
+
+
+def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFamily:
+    """A family by its name, smoothed and stepped as the one that features were trained with, where that is a dense one.
+
+    Args:
+        name: what is wanted.
+        trained: the model's own.
+        unit: mm of its finest voxel.
+
+    Raises:
+        BadInput: features are not made to search such transforms.
+    """
+    dense = {"displacement": Displacement, "greedy": Greedy, "velocity": Velocity}
+    if name in dense and type(trained) is dense[name]:
+        return trained
+    if name in dense and isinstance(trained, Dense):
+        shared = {key: getattr(trained, key) for key in ("gradient_sigma", "field_sigma", "solver", "regularities")}
+        return dense[name](**shared)
+    if name == "bspline":
+        smooth = Bending(weight=BENDING * unit**2)
+        return BSpline(knots=KNOTS * unit, solver=LBFGS(length=0.5), regularities=(smooth,))
+    if name == "affine":
+        return trained if isinstance(trained, AffineField) else AffineField(solver=Adam(length=unit))
+    raise BadInput(f"a model of features that was trained with {type(trained).__name__.lower()} gives no {name} map")
+
+
+@torch.no_grad()
+def searched(
+    network: Solving,
+    preparation: Preparation,
+    sides: tuple[Annotated, Annotated],
+    affine: Affine,
+    grid: Grid,
+    search: Search,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[Tensor, tuple[Stage, ...]]:
+    """The displacement of the working grid (1, D, *S), voxels, and what was done.
+
+    The moving image lies in the frame of the fixed one, where the affine puts it, on a lattice that holds all of it.
+
+    Args:
+        network: in any mode, which is left as it is.
+        preparation: the model's.
+        sides: fixed and moving image, with masks.
+        affine: fixed to moving world points.
+        grid: the working grid of the fixed image.
+        search: what is looked for.
+        progress: called before every step.
+
+    Raises:
+        Failed: features are not finite.
+    """
+    begin = time.perf_counter()
+    own = next(network.parameters())
+    grids = grid, moving_lattice(grid, sides[1].image.grid, affine)
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    pyramids, weights = [], []
+    for side, transform, lattice in zip(sides, (Affine.identity(grid.dim), affine), grids, strict=True):
+        image, weight = (x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, lattice))
+        pyramids.append(network.pyramid(image))
+        weights.append(weight)
+    for module, mode in modes:
+        module.training = mode
+    looked = time.perf_counter()
+    family = search.family or network.settings.family
+    layer = SolverLayer(family, network.settings.steps, tolerance=network.settings.tolerance)
+
+    def report(name: str, step: int, steps: int, energy: float) -> None:
+        if progress is not None:
+            progress(Progress(name, step, steps, energy))
+
+    def terms(level: Level) -> list[Regularity]:
+        return [] if search.prompts is None else search.prompts.at(level, affine, np.eye(grid.dim + 1))
+
+    solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), prompts=terms, report=report)
+    seconds = (time.perf_counter() - looked) / len(solved.solutions)
+    first = float(solved.solutions[-1].history[0, 0])
+    stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
+    for factor, solution in zip(network.settings.features.scales, solved.solutions, strict=True):
+        ends = float(solution.history[0, 0]), float(solution.energy[0])
+        name = f"{type(family).__name__.lower()} 1/{factor}"
+        stages.append(Stage(name, seconds, solution.steps[0], *ends, solution.status[0].value))
+    return solved.displacements[-1], tuple(stages)
+
+
+def moving_lattice(grid: Grid, moving: Grid, affine: Affine) -> Grid:
+    """The lattice of `grid` continued or cropped until it just holds a moving image where an affine puts it."""
+    ends = np.array(list(product(*((-0.5, n - 0.5) for n in moving.shape))))
+    corners = grid.to_voxel(affine.inverse()(moving.to_world(torch.from_numpy(ends)))).numpy()
+    low, high = np.floor(corners.min(0) + 0.5 + 1e-6), np.ceil(corners.max(0) - 0.5 - 1e-6)
+    return grid.crop(tuple(int(n) for n in low), tuple(int(n) for n in high - low + 1))

@@ -1,0 +1,208 @@
+"""The classical solver as a layer behind features: an `nn.Module` whose output can be differentiated in its input.
+
+The loop is the one of `register`, run on features in place of images; what is solved is not remembered step by step, so memory
+does not grow with the steps (but for `Unroll`).
+
+Reference: Jena et al., DIO, Medical Image Analysis 103 (2025), doi 10.1016/j.media.2025.103577, arXiv 2406.07361. Steps are
+normalised (`Adam`, relative to the gradient), and features divided by their deviation, so that what is found does not depend
+on their scale, and weights of regularities and prompts mean the same for all; in the public code it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from warpwright.energies.regularity import Regularity
+from warpwright.energies.similarity import MSE
+from warpwright.errors import BadInput, Failed
+from warpwright.geometry import Grid, spatial
+from warpwright.methods.deformable import AnyFamily
+from warpwright.methods.levels import Lattice, Level, Pair
+from warpwright.methods.solve import Carried, Task, solve_levels
+from warpwright.networks.features import FeaturePyramid
+from warpwright.solver import Krylov, OneStep, Solution, Status, Truncated, Unroll
+
+__all__ = ["AnyAdjoint", "Solved", "SolverLayer", "feature_levels"]
+
+AnyAdjoint = OneStep | Truncated | Krylov | Unroll
+Prompts = Callable[[Level], Sequence[Regularity]]
+Report = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Solved:
+    """What a solve gave, coarse to fine.
+
+    Args:
+        displacements: (B, D, *S) each, voxels of the fixed image, on its grid; the last one is the result.
+        solutions: of each level, without a graph.
+        failed: (B,) whether the solve of a sample was not finite at a level, or ended worse than it began at every level.
+    """
+
+    displacements: tuple[Tensor, ...]
+    solutions: tuple[Solution, ...]
+    failed: Tensor
+
+
+class SolverLayer(nn.Module):
+    """A multi-scale solve of pairs of feature pyramids.
+
+    Args:
+        family: of the transform, with its step rule; lengths are mm.
+        steps: bound on the steps at every level, coarse to fine.
+        tolerance: relative fall of a sample's energy a step below which it stops at a level; None takes all steps.
+        adjoint: how the result is differentiated in the features.
+        linked: whether the result of a level also depends, for the gradient, on that of the coarser one.
+    """
+
+    def __init__(
+        self,
+        family: AnyFamily,
+        steps: Sequence[int],
+        *,
+        tolerance: float | None = None,
+        adjoint: AnyAdjoint | None = None,
+        linked: bool = False,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.steps = tuple(steps)
+        self.tolerance = tolerance
+        self.adjoint = adjoint or OneStep()
+        self.linked = linked
+
+    def forward(
+        self,
+        fixed: FeaturePyramid,
+        moving: FeaturePyramid,
+        grids: tuple[Grid, Grid],
+        affine: np.ndarray | None = None,
+        *,
+        levels: int | None = None,
+        weights: tuple[Tensor | None, Tensor | None] = (None, None),
+        prompts: Prompts | None = None,
+        report: Report | None = None,
+    ) -> Solved:
+        """Solve every level.
+
+        Args:
+            fixed: features of the fixed images.
+            moving: features of the moving images, which may be of another size and voxel size.
+            grids: of the images the features are of.
+            affine: world affine, fixed to moving, that acts after the displacement; None for the identity.
+            levels: how many are solved, from the coarsest on; None for all.
+            weights: (B, 1, *S) and (B, 1, *M) weights of the images' voxels; None for one everywhere.
+            prompts: further terms for a level.
+            report: called before every step with the stage's name, the step, its bound and the first sample's energy.
+
+        Raises:
+            BadInput: the pyramids do not belong together, or to the number of levels that the layer has steps for.
+            Failed: features are not finite.
+        """
+        pairs = feature_levels(fixed, moving, grids, weights)
+        if len(pairs) != len(self.steps):
+            raise BadInput(f"the features have {len(pairs)} levels, the solver has steps for {len(self.steps)}")
+        unit = min(fixed.factors)
+        solutions: list[Solution] = []
+        tasks = [
+            Task(
+                level=level,
+                factor=factor // unit,
+                steps=steps,
+                prompts=() if prompts is None else prompts(level),
+                begin=None if report is None else self._teller(report, factor, steps),
+                end=solutions.append,
+            )
+            for level, factor, steps in zip(pairs, fixed.factors, self.steps, strict=True)
+        ][:levels]
+        matrix = np.eye(grids[0].dim + 1) if affine is None else affine
+        adjoint = self.adjoint if torch.is_grad_enabled() else None
+        solve = solve_levels(tasks, self.family, MSE(), matrix, tolerance=self.tolerance, adjoint=adjoint, linked=self.linked)
+        displacements = tuple(self._lowered(carried, grids[0]) for carried in solve)
+        broken = torch.tensor([[status is Status.NONFINITE for status in s.status] for s in solutions]).any(0)
+        failed = broken | torch.tensor([[status is Status.DIVERGED for status in s.status] for s in solutions]).all(0)
+        return Solved(displacements=displacements, solutions=tuple(solutions), failed=failed.to(displacements[0].device))
+
+    def _lowered(self, carried: Carried, grid: Grid) -> Tensor:
+        return self.family.lower(carried.lattice.onto(carried.field, grid.shape, Lattice((1,) * grid.dim)))
+
+    def _teller(self, report: Report, factor: int, steps: int) -> Callable[[], Callable[[int, Tensor], None]]:
+        name = f"{type(self.family).__name__.lower()} 1/{factor}"
+        return lambda: lambda step, energy: report(name, step, steps, float(energy[0]))
+
+
+def feature_levels(
+    fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], weights: tuple[Tensor | None, Tensor | None]
+) -> list[Level]:
+    """The levels of two pyramids, with the grids that their voxels lie on.
+
+    Raises:
+        BadInput: they differ in scales, channels, axes or samples.
+        Failed: features are not finite.
+    """
+    for name, pyramid, grid in zip(("fixed", "moving"), (fixed, moving), grids, strict=True):
+        if any(f.ndim != grid.dim + 2 for f in pyramid.levels):
+            raise BadInput(f"the {name} features have {pyramid.levels[0].ndim - 2} axes, the image {grid.dim}")
+        if not all(bool(f.detach().isfinite().all()) for f in pyramid.levels):
+            raise Failed(f"the features of the {name} image are not finite")
+    if fixed.factors != moving.factors or any(
+        a.shape[:2] != b.shape[:2] for a, b in zip(fixed.levels, moving.levels, strict=True)
+    ):
+        raise BadInput("the features of the fixed and moving images differ in scales, channels or samples, expected the same")
+    found: list[Level] = []
+    for k, factor in enumerate(fixed.factors):
+        scale = _deviation(fixed.levels[k], moving.levels[k])
+        sides = [
+            (p.levels[k] / scale, None if w is None else _weight(w, p, k), _grid(p, k, g))
+            for p, w, g in zip((fixed, moving), weights, grids, strict=True)
+        ]
+        (f, fw, fg), (m, mw, mg) = sides
+        lattice = Lattice((factor,) * grids[0].dim, _shift(fixed, k, grids[0]))
+        found.append(Level(Pair(f, m, fw, mw, fg, mg), lattice))
+    return found
+
+
+@torch.no_grad()
+def _deviation(fixed: Tensor, moving: Tensor) -> Tensor:
+    """Root of the variance of both together, mean over channels: (B, 1, ...) to divide by, no gradient through it."""
+    variance = sum(torch.var(f.flatten(2), 2, correction=0).mean(1) for f in (fixed, moving)) / 2
+    scale = torch.as_tensor(variance).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale)).reshape(-1, *(1,) * (fixed.ndim - 1))
+
+
+def _grid(pyramid: FeaturePyramid, k: int, grid: Grid) -> Grid:
+    """Where the voxels of a level lie in the world."""
+    factor = pyramid.factors[k]
+    voxel = np.eye(grid.dim + 1)
+    voxel[:-1, :-1] *= factor
+    voxel[:-1, -1] = [pyramid.offset * (factor - 1) - before for before in pyramid.before]
+    return Grid(spatial(pyramid.levels[k]), grid.affine @ voxel)
+
+
+def _shift(pyramid: FeaturePyramid, k: int, grid: Grid) -> tuple[float, ...]:
+    """Voxels of the image from its middle to that of a level."""
+    factor = pyramid.factors[k]
+    return tuple(
+        factor * (t - 1) / 2 + pyramid.offset * (factor - 1) - before - (n - 1) / 2
+        for t, before, n in zip(spatial(pyramid.levels[k]), pyramid.before, grid.shape, strict=True)
+    )
+
+
+def _weight(weight: Tensor, pyramid: FeaturePyramid, k: int) -> Tensor:
+    """Weights of an image's voxels as those of a level's: what was added around the image has none."""
+    factor, shape = pyramid.factors[k], spatial(pyramid.levels[k])
+    margins = [
+        side
+        for n, t, before in reversed(list(zip(spatial(weight), shape, pyramid.before, strict=True)))
+        for side in (before, t * factor - n - before)
+    ]
+    padded = F.pad(weight, margins)
+    if not pyramid.offset:
+        return padded[(..., *(slice(None, None, factor),) * len(shape))]
+    return (F.avg_pool2d if len(shape) == 2 else F.avg_pool3d)(padded, factor)

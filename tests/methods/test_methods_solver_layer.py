@@ -1,0 +1,293 @@
+"""The solver as a layer: where features lie, what is found whatever their scale, what a gradient costs, what fails."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from methods_models import batch_of
+from methods_pairs import texture
+from torch import Tensor, nn
+
+from oracles.make import normal
+from warpwright.energies.losses import Images
+from warpwright.energies.pairs import PairBatch
+from warpwright.energies.similarity import MSE
+from warpwright.errors import BadInput, Failed
+from warpwright.geometry import Grid, Image
+from warpwright.kernels import plainly
+from warpwright.methods import (
+    AffineField,
+    Displacement,
+    Implicit,
+    Model,
+    ModelSettings,
+    Solved,
+    SolverLayer,
+    Velocity,
+    batch_loss,
+    register_direct,
+)
+from warpwright.methods.deformable import Scale
+from warpwright.methods.solver_layer import AnyAdjoint, feature_levels
+from warpwright.networks.features import FeaturePyramid, FeatureUNetEncoder
+from warpwright.sampling import gaussian
+from warpwright.schemes import Plain
+from warpwright.solver import Adam, GradientDescent, Krylov, OneStep, Truncated, Unroll
+from warpwright.transforms import Preparation
+
+FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
+SHAPE, SPACING = (21, 26, 18), (1.0, 0.8, 1.3)
+FACTORS = (2, 1)
+
+
+def waves(points: Tensor) -> Tensor:
+    """(1, C, *S) of points (D, *S), mm: smooth, different along every axis."""
+    angles = [points[k] / (2.3 + 0.4 * k) for k in range(len(points))]
+    return torch.stack([a.sin() for a in angles] + [sum(angles[1:], angles[0]).cos()])[None].float()
+
+
+def pyramid(grid: Grid, offset: float, before: tuple[int, ...], shift: np.ndarray, times: float = 1.0) -> FeaturePyramid:
+    """What `waves` is at the places where a pyramid's voxels are said to look, after a shift (mm)."""
+    levels: list[Tensor] = []
+    for factor in FACTORS:
+        size = tuple(-(-(n + 2 * b) // FACTORS[0]) * FACTORS[0] // factor for n, b in zip(grid.shape, before, strict=True))
+        lines = [
+            factor * torch.arange(n, dtype=torch.float64) + offset * (factor - 1) - b for n, b in zip(size, before, strict=True)
+        ]
+        voxels = torch.stack(torch.meshgrid(*lines, indexing="ij"))
+        world = grid.to_world(voxels.flatten(1).T) + torch.from_numpy(shift)
+        levels.append(times * waves(world.T.reshape(voxels.shape)))
+    return FeaturePyramid(levels=tuple(levels), factors=FACTORS, before=before, offset=offset)
+
+
+def middle(field: Tensor) -> Tensor:
+    """Without the border, where what lies outside has a part."""
+    return field[(..., *(slice(5, n - 5) for n in field.shape[2:]))]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("times", [0.1, 1.0, 100.0])
+def test_a_shift_is_found_wherever_features_lie_and_whatever_their_scale(dim: int, offset: float, times: float) -> None:
+    """The moving image is larger, lies elsewhere, and has other margins; a scale changes nothing but rounding."""
+    fixed = Grid.regular(SHAPE[:dim], SPACING[:dim])
+    moving = fixed.crop((-3, 2, -1)[:dim], tuple(n + 4 for n in fixed.shape))
+    shift = np.array((1.1, -0.9, 0.7)[:dim])
+    sides = (
+        pyramid(fixed, offset, (1, 0, 2)[:dim], np.zeros(dim), times),
+        pyramid(moving, offset, (0, 2, 1)[:dim], -shift, times),
+    )
+    found = SolverLayer(FAMILY, (40, 40))(*sides, (fixed, moving)).displacements
+    assert [tuple(u.shape) for u in found] == [(1, dim, *fixed.shape)] * 2
+    for k, u in enumerate(middle(found[-1]).flatten(2)[0]):
+        assert abs(float(u.mean()) - shift[k] / SPACING[k]) < 0.1
+    plain = SolverLayer(FAMILY, (40, 40))(
+        *(replace(side, levels=tuple(f / times for f in side.levels)) for side in sides), (fixed, moving)
+    )
+    assert torch.allclose(plain.displacements[-1], found[-1], atol=0.05 * float(found[-1].abs().max()))
+
+
+def test_a_registration_by_a_model_is_the_layer_bit_for_bit(dim: int) -> None:
+    shape = (22, 19, 17)[:dim]
+    spacing = (1.0, 1.2, 0.9)[:dim]
+    torch.manual_seed(3)
+    network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(2, 1), widths=0.25), family=FAMILY, steps=(6, 4))
+    preparation = Preparation(spacing=spacing, start="none")
+    model = Model(ModelSettings(dim=dim, network=network, layers=(), preparation=preparation)).eval()
+    grid = Grid.regular(shape, spacing)
+    images = [Image(texture(shape, seed=s), grid, f"image {s}") for s in (1, 2)]
+    found = register_direct(model, *images)
+    laid = [preparation.intensity(image.data, None)[None] for image in images]
+    pyramids = [model.network.pyramid(image) for image in laid]  # type: ignore[operator]
+    ones = torch.ones_like(laid[0])
+    with torch.no_grad():
+        expected = model.network.solver(*pyramids, (grid, grid), weights=(ones, ones))  # type: ignore[operator]
+    field = found.forward.parts[-1].displacement  # type: ignore[union-attr]
+    assert torch.equal(field, expected.displacements[-1][0])
+    assert field.abs().max() > 0.5
+    assert [stage.name for stage in found.stages] == ["features", "displacement 1/2", "displacement 1/1", "map"]
+
+
+ADJOINTS: dict[str, AnyAdjoint] = {
+    "one step": OneStep(),
+    "krylov": Krylov(steps=2),
+    "truncated": Truncated(steps=2),
+    "unroll": Unroll(),
+}
+
+
+def learned(adjoint: AnyAdjoint, steps: int, *, linked: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """The displacement of two random pyramids, and its gradient in their levels."""
+    grid = Grid.regular((12, 10))
+    draw = torch.Generator().manual_seed(1)
+    smooth = [gaussian(normal(draw, 1, 3, 12 // k, 10 // k).float(), (1.0, 1.0)) for _ in range(2) for k in FACTORS]
+    levels = [level.requires_grad_() for level in smooth]
+    sides = [FeaturePyramid(levels=tuple(two), factors=FACTORS, before=(0, 0), offset=0.5) for two in (levels[:2], levels[2:])]
+    layer = SolverLayer(FAMILY, (steps,) * 2, adjoint=adjoint, linked=linked)
+    out = layer(*sides, (grid, grid)).displacements[-1]
+    out.square().sum().backward()
+    return out.detach(), [torch.zeros_like(f) if f.grad is None else f.grad for f in levels]
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_a_rule_changes_the_gradient_and_no_value(name: str) -> None:
+    out, gradients = learned(ADJOINTS[name], 3)
+    with plainly() if name == "unroll" else nullcontext():  # which is differentiated without compiled kernels
+        other = learned(OneStep(), 3)[0]
+    assert torch.allclose(out, other, atol=1e-5) if name == "unroll" else torch.equal(out, other)
+    fine = [float(gradients[k].abs().max()) for k in (1, 3)]
+    assert min(fine) > 0
+    assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+def test_the_coarser_level_learns_from_the_finer_one_where_they_are_linked() -> None:
+    apart, together = learned(OneStep(), 3), learned(OneStep(), 3, linked=True)
+    assert torch.equal(apart[0], together[0])
+    assert [bool(g.any()) for g in apart[1]] == [False, True, False, True]
+    assert all(bool(g.any()) for g in together[1])
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_what_is_kept_for_the_gradient_does_not_grow_with_the_steps(name: str) -> None:
+    def nodes(steps: int) -> int:
+        """Of the graph behind the displacement."""
+        draw = torch.Generator().manual_seed(1)
+        levels = [normal(draw, 1, 3, 12, 10).float().requires_grad_() for _ in range(2)]
+        sides = [FeaturePyramid(levels=(level,), factors=(1,), before=(0, 0), offset=0.5) for level in levels]
+        grid = Grid.regular((12, 10))
+        out = SolverLayer(FAMILY, (steps,), adjoint=ADJOINTS[name])(*sides, (grid, grid)).displacements[-1]
+        found, new = set(), [out.grad_fn]
+        while new:
+            node = new.pop()
+            if node is not None and node not in found:
+                found.add(node)
+                new += [other for other, _ in node.next_functions]
+        return len(found)
+
+    few, many = nodes(2), nodes(5)
+    assert many == few if name != "unroll" else many > 1.5 * few
+
+
+def test_permuted_axes_permute_the_result() -> None:
+    grid, turned = Grid.regular(SHAPE, SPACING), Grid.regular((18, 21, 26), (1.3, 1.0, 0.8))
+    still = (0, 0, 0)
+    sides = [pyramid(grid, 0.5, still, np.array(shift)) for shift in ((0.0, 0.0, 0.0), (0.6, -0.4, 0.5))]
+    others = [replace(s, levels=tuple(f.permute(0, 1, 4, 2, 3).contiguous() for f in s.levels)) for s in sides]
+    layer = SolverLayer(FAMILY, (5, 5))
+    one = layer(*sides, (grid, grid)).displacements[-1]
+    other = layer(*others, (turned, turned)).displacements[-1]
+    assert torch.allclose(one.permute(0, 1, 4, 2, 3)[:, [2, 0, 1]], other, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [FAMILY, Velocity(gradient_sigma=1.0, field_sigma=0.5, solver=Adam())])
+def test_coarser_levels_alone_can_be_solved(family: Displacement | Velocity) -> None:
+    grid = Grid.regular(SHAPE[:2], SPACING[:2])
+    sides = [pyramid(grid, 0.5, (0, 0), np.array(shift)) for shift in ((0.0, 0.0), (0.6, -0.4))]
+    whole, part = (SolverLayer(family, (4, 4))(*sides, (grid, grid), levels=n) for n in (None, 1))
+    assert len(part.displacements) == 1
+    assert torch.equal(part.displacements[0], whole.displacements[0])
+
+
+def test_a_solve_that_ends_worse_than_it_began_is_told_and_undone() -> None:
+    """The second sample is so nearly solved that every step of three voxels makes it worse."""
+    grid = Grid.regular((24, 20))
+    draw = torch.Generator().manual_seed(1)
+    fixed = gaussian(normal(draw, 2, 3, 24, 20).float(), (2.0, 2.0))
+    moving = torch.cat([fixed[:1].roll(3, 2), fixed[1:] + 1e-4 * fixed[:1]])
+    sides = [FeaturePyramid(levels=(f,), factors=(1,), before=(0, 0), offset=0.5) for f in (fixed, moving)]
+    family = Displacement(gradient_sigma=2.0, field_sigma=0.0, solver=GradientDescent(length=3.0))
+    solved = SolverLayer(family, (2,))(*sides, (grid, grid))
+    assert solved.failed.tolist() == [False, True]
+    assert [bool(u.any()) for u in solved.displacements[0]] == [True, False]
+
+
+class Flagged(nn.Module):
+    """A solver layer's answer for two pairs, of which the second could not be solved."""
+
+    def forward(self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid]) -> Solved:
+        total = sum(f.mean() for f in (*fixed.levels, *moving.levels))
+        field = torch.as_tensor(total) * torch.ones(2, 2, *grids[0].shape)
+        return Solved(displacements=(field,), solutions=(), failed=torch.tensor([False, True]))
+
+
+def flagged() -> tuple[Model, PairBatch]:
+    torch.manual_seed(1)
+    network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25), family=FAMILY, steps=(2,))
+    loss = (Images(similarity=MSE()),)
+    preparation = Preparation(spacing=(1.0, 1.0))
+    model = Model(ModelSettings(dim=2, network=network, layers=(), preparation=preparation, loss=loss, directions="forward"))
+    model.network.solver = Flagged()
+    return model, replace(batch_of(2), spacing=(1.0, 1.0))
+
+
+def test_a_pair_whose_solve_failed_teaches_nothing_and_is_counted() -> None:
+    model, batch = flagged()
+    losses = batch_loss(model, batch)
+    assert losses.parts["failed"].tolist() == [0.0, 1.0]
+    assert losses.total[0] > 0
+    assert losses.total[1] == 0
+
+
+def test_training_gives_up_where_solves_keep_failing() -> None:
+    model, batch = flagged()
+    scheme = Plain(patience=2).build(model, 10)
+    assert [scheme.step(k, [batch], lambda _: None)["failed"] for k in range(2)] == [0.5, 0.5]
+    with pytest.raises(Failed, match="3 steps in a row held pairs that could not be solved"):
+        scheme.step(2, [batch], lambda _: None)
+    model.network.solver = SolverLayer(FAMILY, (2,))
+    calm = Plain(patience=0).build(model, 10)
+    assert calm.step(0, [batch], lambda _: None)["failed"] == 0
+
+
+def plain(levels: tuple[Tensor, ...], factors: tuple[int, ...] = FACTORS) -> FeaturePyramid:
+    return FeaturePyramid(levels=levels, factors=factors, before=(0, 0), offset=0.5)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    grid = Grid.regular((8, 8))
+    good = plain((torch.rand(1, 2, 4, 4), torch.rand(1, 2, 8, 8)))
+    none = (None, None)
+    with pytest.raises(BadInput, match="the moving features have 3 axes, the image 2"):
+        feature_levels(good, plain((torch.rand(1, 2, 4, 4, 4),) * 2), (grid, grid), none)
+    with pytest.raises(BadInput, match="differ in scales, channels or samples"):
+        feature_levels(good, plain((torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8))), (grid, grid), none)
+    with pytest.raises(BadInput, match="2 levels, the solver has steps for 3"):
+        SolverLayer(FAMILY, (1, 1, 1))(good, good, (grid, grid))
+    spoiled = plain((good.levels[0], good.levels[1] / 0))
+    with pytest.raises(Failed, match="features of the moving image are not finite"):
+        feature_levels(good, spoiled, (grid, grid), none)
+    with pytest.raises(BadInput, match="at least 1 step for each of the scales"):
+        Implicit(steps=(1, 1))
+    with pytest.raises(BadInput, match="needs the spacing of the model's preparation"):
+        Model(ModelSettings(network=Implicit(), layers=()))
+
+
+def test_an_affine_field_is_linear_and_keeps_its_parameters(
+    dim: int, shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> None:
+    family, scale = AffineField(solver=Adam()), Scale(spacing, 1)
+    given = normal(torch.Generator().manual_seed(4), 2, dim * (dim + 1))
+    field = family.displacement(given, shape, scale)
+    assert torch.allclose(family.parameters(field, scale), given, atol=1e-8)
+    for axis in range(2, 2 + dim):
+        bend = torch.diff(field, n=2, dim=axis)
+        assert bend.abs().max() < 1e-10
+    shift = given[:, dim :: dim + 1]
+    expected = shift / torch.tensor(spacing, dtype=shift.dtype)
+    assert torch.allclose(field.flatten(2).mean(2), expected, atol=1e-10)
+
+
+def test_an_affine_field_finds_a_turn() -> None:
+    grid = Grid.regular((40, 36))
+    angle = 0.12
+    turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))) * 1.05
+    voxels = torch.from_numpy(np.indices(grid.shape).astype(np.float64))
+    centre = torch.from_numpy(grid.centre)[:, None, None]
+    there = torch.einsum("ij,j...->i...", torch.from_numpy(turn), voxels - centre) + centre
+    moving, fixed = waves(voxels), waves(there)
+    sides = [FeaturePyramid(levels=(f,), factors=(1,), before=(0, 0), offset=0.5) for f in (fixed, moving)]
+    found = SolverLayer(AffineField(solver=Adam(length=0.3)), (80,))(*sides, (grid, grid)).displacements[-1]
+    assert (found[0] - (there - voxels)).abs().max() < 0.1
