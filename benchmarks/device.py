@@ -21,7 +21,7 @@ from warpwright.geometry import Grid, Image
 from warpwright.io import read_scalar
 from warpwright.product.result import RegistrationResult
 from warpwright.sampling import gaussian
-from warpwright.transforms import DisplacementField, resample, split
+from warpwright.transforms import DisplacementField, resample
 
 APART = 0.1  # voxels, mean
 LARGE = (160, 192, 224)

@@ -30,7 +30,7 @@ from warpwright.methods import (
 from warpwright.product.model_folder import ModelFolder
 from warpwright.transforms import Affine, Transform, laid, resample, split
 
-__all__ = ["Row", "Way", "by_features", "by_model", "classical", "header", "line", "nothing", "score"]
+__all__ = ["Row", "Way", "by_features", "by_model", "classical", "folds", "header", "line", "nothing", "score"]
 
 Way = Callable[[Image, Image], Registration | None]
 
@@ -113,7 +113,7 @@ def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = Tru
         if swapped:
             row.inconsistency.append(_inconsistency(fixed.grid, moving.grid, forward, _map(moving, way(moving, fixed))))
         row.similarity.append(_similarity(fixed, moving, forward))
-        row.folds.append(_folds(forward, fixed.grid))
+        row.folds.append(folds(forward, fixed.grid))
         if pair.labels:
             overlap, distance = _labels(pair, forward)
             row.dice.append(overlap)
@@ -147,7 +147,8 @@ def _labels(pair: TestPair, forward: Transform) -> tuple[float, float]:
     return mean_over_labels(dice(one, two, pair.labels)), fmean(far)
 
 
-def _folds(forward: Transform, grid: Grid) -> float:
+def folds(forward: Transform, grid: Grid) -> float:
+    """Share of the voxels of a grid where a map folds, per cent."""
     affine, field = split(forward, grid)
     turned = np.linalg.det(affine.matrix[:-1, :-1]) < 0
     determinant = jacobian_determinant(field.displacement[None].float())

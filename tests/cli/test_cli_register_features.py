@@ -1,0 +1,146 @@
+"""`warpwright register` with a model of features, and with prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from oracles.cohort import write_cohort
+from warpwright.cli.main import main
+from warpwright.data import bundled_pairs
+from warpwright.geometry import Grid, Image
+from warpwright.io import Points, read_labels, write_image, write_points
+
+TOML = """
+steps = 2
+log_every = 1
+checkpoint_every = 1
+[data]
+manifest = "table.csv"
+space = "ras"
+[model]
+dim = {dim}
+layers = []
+directions = "forward"
+[model.preparation]
+spacing = {spacing}
+[model.network]
+kind = "implicit"
+steps = [4, 3]
+features = {{ kind = "featureunetencoder", outputs = 4, scales = [2, 1], widths = 0.25 }}
+[[model.loss]]
+kind = "images"
+similarity = {{ kind = "mse" }}
+[[model.loss]]
+kind = "overlap"
+labels = [1, 2]
+coarser = [0.5]
+"""
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders with images, labels, landmarks and a trained model, by number of axes."""
+    found: dict[int, Path] = {}
+    for dim in (2, 3):
+        folder = tmp_path_factory.mktemp(f"features{dim}")
+        write_cohort(folder, dim, points=True)
+        (folder / "f.toml").write_text(TOML.format(dim=dim, spacing=[1.0] * dim))
+        assert main(["train", str(folder / "f.toml"), "--threads", "1"]) == 0
+        found[dim] = folder
+    return found
+
+
+def run(folder: Path, output: Path, *more: str) -> dict[str, Any]:
+    """What `register` of two images leaves in `result.json`."""
+    images = [str(folder / f"image_{n}.nii.gz") for n in (4, 5)]
+    labels = ["--fixed-labels", str(folder / "labels_4.nii.gz"), "--moving-labels", str(folder / "labels_5.nii.gz")]
+    assert main(["register", *images, *labels, "--output", str(output), *more]) == 0
+    return json.loads((output / "result.json").read_text())
+
+
+def names(result: dict[str, Any]) -> list[str]:
+    return [stage["name"] for stage in result["stages"]]
+
+
+@pytest.mark.parametrize("transform", [None, "displacement", "greedy", "velocity", "bspline", "affine"])
+def test_the_transform_is_chosen_when_a_pair_is_registered(dim: int, transform: str | None, cohorts, tmp_path) -> None:
+    model = ["--model", str(cohorts[dim] / "f" / "model")]
+    asked = [] if transform is None else ["--transform", transform]
+    result = run(cohorts[dim], tmp_path / "o", *model, *asked)
+    kind = {"affine": "affinefield", None: "displacement"}.get(transform, transform)
+    assert names(result) == ["features", f"{kind} 1/2", f"{kind} 1/1", "map"]
+    if transform is not None and transform != "displacement":
+        assert transform in result["model"]["family"].get("kind", kind)
+    assert result["scores"]["inverse_consistency"]["p95"] < 1.0
+
+
+def test_a_labels_prompt_pulls_and_does_not_count(dim: int, cohorts, tmp_path) -> None:
+    folder = cohorts[dim]
+    only: list[str] = []
+    for n in (4, 5):
+        labels = read_labels(folder / f"labels_{n}.nii.gz")
+        only.append(str(tmp_path / f"one_{n}.nii.gz"))
+        write_image(Path(only[-1]), Image((labels.data == 1).short(), labels.grid))
+    model = ["--model", str(folder / "f" / "model"), "--transform", "greedy"]
+    plain = run(folder, tmp_path / "plain", *model)
+    told = run(folder, tmp_path / "told", *model, "--prompt-labels", *only, "--prompt-weight", "4")
+    assert told["scores"]["dice_after"]["1"] > plain["scores"]["dice_after"]["1"]
+    assert told["scores"]["prompted_labels"] == [1]
+    assert told["scores"]["mean_dice_after"] == pytest.approx(told["scores"]["dice_after"]["2"])
+    assert told["prompts"] == {"labels": [1], "points": 0, "weight": 4.0}
+    assert set(told["inputs"]) >= {"fixed_prompt_labels", "moving_prompt_labels"}
+    assert any("prompted with the labels 1" in note for note in told["notes"])
+
+
+def test_landmarks_prompt_a_search_without_a_model(dim: int, cohorts, tmp_path) -> None:
+    folder = cohorts[dim]
+    points = ["--prompt-points", *(str(folder / f"points_{n}.csv") for n in (4, 5)), "--space", "ras"]
+    scored = ["--fixed-points", points[1], "--moving-points", points[2]]
+    plain = run(folder, tmp_path / "plain", "--preset", "fast", "--initialise", "none", *scored, "--space", "ras")
+    told = run(folder, tmp_path / "told", "--preset", "fast", "--initialise", "none", *points, *scored)
+    assert told["scores"]["tre_after"]["mean"] < min(0.6, plain["scores"]["tre_after"]["mean"])
+    assert any(note.startswith("prompted with 3 landmarks, which end ") for note in told["notes"])
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    caught = capsys.readouterr()
+    assert caught.err.count("\n") == 1, caught.err
+    return caught.err
+
+
+def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> None:
+    folder = cohorts[2]
+    images = [str(folder / f"image_{n}.nii.gz") for n in (4, 5)]
+    base = ["register", *images, "--output", str(tmp_path / "o")]
+    model = ["--model", str(folder / "f" / "model")]
+    points = ["--prompt-points", str(folder / "points_4.csv"), str(folder / "points_5.csv"), "--space", "ras"]
+    few = tmp_path / "few.csv"
+    write_points(few, Points(torch.tensor([[3.0, 3.0]]).double(), ("a",)), "ras")
+    far = tmp_path / "far.csv"
+    far_points = Points(torch.tensor([[3.0, 3.0], [4.0, 5.0], [300.0, 3.0]]).double(), ("a", "b", "c"))
+    write_points(far, far_points, "ras")
+    grid = Grid.regular((12, 14), (1.0, 1.3))
+    other = tmp_path / "other.nii.gz"
+    write_image(other, Image(torch.full((1, 12, 14), 9, dtype=torch.int16), grid))
+    labels = str(folder / "labels_4.nii.gz")
+    assert "gives no rigid map" in refused([*base, *model, "--transform", "rigid"], capsys)
+    assert "--prompt-weight was given without prompts" in refused([*base, "--prompt-weight", "2"], capsys)
+    assert "must be above 0, got -1" in refused([*base, *points, "--prompt-weight", "-1"], capsys)
+    assert "3 fixed and 1 moving landmarks" in refused([*base, points[0], points[1], str(few), *points[3:]], capsys)
+    assert "c lie outside" in refused([*base, points[0], points[1], str(far), *points[3:]], capsys)
+    assert "no label in common" in refused([*base, "--prompt-labels", labels, str(other)], capsys)
+    assert "prompts are for a deformable transform" in refused([*base, *points, "--transform", "affine"], capsys)
+    assert "--similarity is for a search" in refused([*base, *model, "--similarity", "mi"], capsys)
+    one_pass = str(next(pair.model for pair in bundled_pairs() if pair.model is not None))
+    assert not (tmp_path / "o").exists()
+    volumes = [str(path) for path in (bundled_pairs()[0].fixed, bundled_pairs()[0].moving)]
+    told = ["--prompt-labels", str(bundled_pairs()[0].fixed_labels), str(bundled_pairs()[0].moving_labels)]
+    found = refused(["register", *volumes, "--output", str(tmp_path / "o"), "--model", one_pass, *told], capsys)
+    assert "expected a model of features, or none" in found
