@@ -18,6 +18,7 @@ COMMANDS = {
     "register": "Register two images: find the map of points of FIXED to points of MOVING.",
     "train": "Train a model on your own images.",
     "apply": "Apply a transform to an image, to labels or to points.",
+    "features": "Show what a model of features sees in an image.",
     "evaluate": "Score label maps, landmarks and transforms.",
     "info": "Tell what an image, a transform file or a model folder holds.",
 }

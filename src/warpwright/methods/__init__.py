@@ -7,7 +7,7 @@ from warpwright.methods.implicit import Implicit, Solving
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
 from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
-from warpwright.methods.prepare import Annotated, joined, lay_pair
+from warpwright.methods.prepare import Annotated, joined, lay_image, lay_pair
 from warpwright.methods.prompting import Prompting
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
@@ -23,7 +23,7 @@ from warpwright.methods.settings import (
     TransformName,
     preset,
 )
-from warpwright.methods.solver_layer import Solved, SolverLayer
+from warpwright.methods.solver_layer import Solved, SolverLayer, feature_levels
 
 __all__ = [
     "AffineField",
@@ -62,7 +62,9 @@ __all__ = [
     "Velocity",
     "batch_loss",
     "family_named",
+    "feature_levels",
     "joined",
+    "lay_image",
     "lay_pair",
     "needed",
     "predict_both",
