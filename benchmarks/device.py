@@ -44,7 +44,8 @@ def cases() -> list[tuple[str, Mapping[str, Any]]]:
             ("affine", "lncc"),
         )
     ]
-    rows += [(f"hippocampus, model, refine {n}", {**images, "model": brain.model, "refine": n}) for n in (0, 20)]
+    rows += [(f"hippocampus, model, refine {n}", {**images, "model": brain.models[0], "refine": n}) for n in (0, 20)]
+    rows.append(("hippocampus, features", {**images, "model": brain.models[1]}))
     lung, eye = pairs["lung"], pairs["vessels"]
     rows.append(("lung, greedy, lncc", {"fixed": read_scalar(lung.fixed), "moving": read_scalar(lung.moving)}))
     rows.append(("vessels (2-D), greedy, lncc", {"fixed": eye.fixed, "moving": eye.moving}))

@@ -1,6 +1,6 @@
 """The solver as a layer in figures: `python benchmarks/implicit.py`, three tables of Markdown.
 
-Memory of one outer step of 64^3 voxels and 16 channels over what the features take, after 10 and after 200 steps of the solver
+Memory of one outer step of 64^3 voxels and 16 channels over what the features take, after 10, 50 and 200 steps of the solver
 (peak resident memory, a process each). A shift of two voxels in 16 channels, features 0.1 to 100 times as large, 40 to 160
 voxels along an axis. How near each gradient rule comes to the exact gradient (through every step, in float64), in 3-D.
 """
@@ -66,9 +66,9 @@ def memory(steps: int) -> dict[str, float]:
 
 
 def resident() -> float:
-    """Memory of this process now, MB; its peak so far must not be far above, so it is printed with the result."""
+    """Memory of this process now, MB."""
     fields = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in fields if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in fields if line.startswith("VmRSS"))
 
 
 def recovered(size: int, times: float) -> float:

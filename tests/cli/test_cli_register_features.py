@@ -135,10 +135,12 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     assert "must be above 0, got -1" in refused([*base, *points, "--prompt-weight", "-1"], capsys)
     assert "3 fixed and 1 moving landmarks" in refused([*base, points[0], points[1], str(few), *points[3:]], capsys)
     assert "c lie outside" in refused([*base, points[0], points[1], str(far), *points[3:]], capsys)
+    linear = [*base, *model, "--transform", "affine", "--refine-field", "3"]
+    assert "--refine-field refines a deformable map" in refused(linear, capsys)
     assert "no label in common" in refused([*base, "--prompt-labels", labels, str(other)], capsys)
     assert "prompts are for a deformable transform" in refused([*base, *points, "--transform", "affine"], capsys)
-    assert "--similarity is for a search" in refused([*base, *model, "--similarity", "mi"], capsys)
-    one_pass = str(next(pair.model for pair in bundled_pairs() if pair.model is not None))
+    assert "compares its features" in refused([*base, *model, "--similarity", "mi"], capsys)
+    one_pass = str(next(pair.models[0] for pair in bundled_pairs() if pair.models))
     assert not (tmp_path / "o").exists()
     volumes = [str(path) for path in (bundled_pairs()[0].fixed, bundled_pairs()[0].moving)]
     told = ["--prompt-labels", str(bundled_pairs()[0].fixed_labels), str(bundled_pairs()[0].moving_labels)]

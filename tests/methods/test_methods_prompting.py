@@ -9,11 +9,13 @@ import pytest
 import torch
 from methods_pairs import regular, texture
 
+from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
 from warpwright.errors import BadInput
 from warpwright.evaluation import dice
 from warpwright.geometry import Grid, Image
 from warpwright.methods import Prompting, preset, register_pair
 from warpwright.methods.levels import Lattice, Level, Pair
+from warpwright.methods.objective import FieldObjective
 from warpwright.transforms import Affine, resample
 
 
@@ -39,6 +41,35 @@ def test_labels_pull_where_images_say_nothing(dim: int) -> None:
     )
     assert before < 0.85
     assert after > before + 0.08
+
+
+def test_prompts_pull_whatever_the_similarity(dim: int) -> None:
+    """The energy of mutual information is negative, that of the others is not; the weight must be positive for all."""
+    grid = regular((20, 18, 16)[:dim])
+    images = [texture(grid.shape, seed=s)[None] for s in (1, 2)]
+    level = Level(Pair(*images, None, None, grid, grid), Lattice((1,) * dim))
+    for similarity in (LNCC(radius=2), MSE(), MutualInformation(), MIND()):
+        assert float(FieldObjective(level, np.eye(dim + 1), similarity).unlike()) > 1e-3
+
+
+def test_a_landmarks_distance_is_that_in_the_world(dim: int) -> None:
+    """The moving grid has its axes in another order and thick slices; the same millimetre costs the same along any of them."""
+    grid = Grid.regular((20, 18, 16)[:dim])
+    turned = np.roll(np.diag((1.0, 2.0, 5.0)[:dim]), 1, axis=0)
+    affine = np.eye(dim + 1)
+    affine[:dim, :dim] = turned
+    moving = Grid((9, 8, 7)[:dim], affine)
+    level = Level(
+        Pair(torch.rand(1, 1, *grid.shape), torch.rand(1, 1, *moving.shape), None, None, grid, moving), Lattice((1,) * dim)
+    )
+    place = torch.full((1, dim), 4.0, dtype=torch.float64)
+    costs = []
+    for axis in range(dim):
+        off = place.clone()
+        off[0, axis] += 0.8
+        (term,) = Prompting(points=(place, off)).at(level, Affine.identity(dim), np.eye(dim + 1))
+        costs.append(float(term.regularity(torch.zeros(1, dim, *grid.shape), grid.spacing)))
+    assert costs == pytest.approx([costs[0]] * dim, rel=1e-4)
 
 
 def test_landmarks_meet(dim: int) -> None:

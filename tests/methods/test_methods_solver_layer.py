@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods_models import batch_of
+from methods_models import batch_of, morph
 from methods_pairs import texture
 from torch import Tensor, nn
 
@@ -27,17 +27,20 @@ from warpwright.methods import (
     ModelSettings,
     Solved,
     SolverLayer,
+    TwoStep,
     Velocity,
     batch_loss,
     register_direct,
 )
 from warpwright.methods.deformable import Scale
+from warpwright.methods.search import moving_lattice
 from warpwright.methods.solver_layer import AnyAdjoint, feature_levels
+from warpwright.networks import VoxelMorph
 from warpwright.networks.features import FeaturePyramid, FeatureUNetEncoder
 from warpwright.sampling import gaussian
 from warpwright.schemes import Plain
 from warpwright.solver import Adam, GradientDescent, Krylov, OneStep, Truncated, Unroll
-from warpwright.transforms import Preparation
+from warpwright.transforms import Affine, Preparation
 
 FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
 SHAPE, SPACING = (21, 26, 18), (1.0, 0.8, 1.3)
@@ -205,26 +208,30 @@ def test_a_solve_that_ends_worse_than_it_began_is_told_and_undone() -> None:
 
 
 class Flagged(nn.Module):
-    """A solver layer's answer for two pairs, of which the second could not be solved."""
+    """A solver layer's answer for two pairs that could not be solved, where it says so."""
 
-    def forward(self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid]) -> Solved:
+    def __init__(self, *failed: bool) -> None:
+        super().__init__()
+        self.failed = torch.tensor(failed)
+
+    def forward(self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], levels: int | None) -> Solved:
         total = sum(f.mean() for f in (*fixed.levels, *moving.levels))
         field = torch.as_tensor(total) * torch.ones(2, 2, *grids[0].shape)
-        return Solved(displacements=(field,), solutions=(), failed=torch.tensor([False, True]))
+        return Solved(displacements=(field,), solutions=(), failed=self.failed)
 
 
-def flagged() -> tuple[Model, PairBatch]:
+def flagged(*failed: bool) -> tuple[Model, PairBatch]:
     torch.manual_seed(1)
     network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25), family=FAMILY, steps=(2,))
     loss = (Images(similarity=MSE()),)
     preparation = Preparation(spacing=(1.0, 1.0))
     model = Model(ModelSettings(dim=2, network=network, layers=(), preparation=preparation, loss=loss, directions="forward"))
-    model.network.solver = Flagged()
+    model.network.solver = Flagged(*failed)
     return model, replace(batch_of(2), spacing=(1.0, 1.0))
 
 
 def test_a_pair_whose_solve_failed_teaches_nothing_and_is_counted() -> None:
-    model, batch = flagged()
+    model, batch = flagged(False, True)
     losses = batch_loss(model, batch)
     assert losses.parts["failed"].tolist() == [0.0, 1.0]
     assert losses.total[0] > 0
@@ -232,14 +239,70 @@ def test_a_pair_whose_solve_failed_teaches_nothing_and_is_counted() -> None:
 
 
 def test_training_gives_up_where_solves_keep_failing() -> None:
-    model, batch = flagged()
+    model, batch = flagged(True, True)
     scheme = Plain(patience=2).build(model, 10)
-    assert [scheme.step(k, [batch], lambda _: None)["failed"] for k in range(2)] == [0.5, 0.5]
-    with pytest.raises(Failed, match="3 steps in a row held pairs that could not be solved"):
-        scheme.step(2, [batch], lambda _: None)
+    assert [scheme.step(k, [batch], lambda _: None)["failed"] for k in range(2)] == [1.0, 1.0]
+    again = Plain(patience=2).build(model, 10)
+    again.restore(scheme.state())
+    for one in (scheme, again):  # a run that goes on remembers
+        with pytest.raises(Failed, match="in 3 steps in a row no pair could be solved"):
+            one.step(2, [batch], lambda _: None)
+    model.network.solver = Flagged(False, True)
+    patient = Plain(patience=0).build(model, 10)
+    assert [patient.step(k, [batch], lambda _: None)["failed"] for k in range(2)] == [0.5, 0.5]
     model.network.solver = SolverLayer(FAMILY, (2,))
     calm = Plain(patience=0).build(model, 10)
     assert calm.step(0, [batch], lambda _: None)["failed"] == 0
+
+
+def test_finer_levels_are_unlocked_as_training_goes_on() -> None:
+    torch.manual_seed(1)
+    network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(4, 2, 1), widths=0.25), family=FAMILY, steps=(2, 2, 2))
+    loss = (Images(similarity=MSE(), coarser=(1.0, 1.0)),)
+    settings = ModelSettings(dim=2, network=network, layers=(), preparation=Preparation(spacing=(1.0, 1.0)), loss=loss)
+    model, batch = Model(settings), replace(batch_of(2), spacing=(1.0, 1.0))
+    scheme = Plain(unlock=(0.3, 0.6)).build(model, 10)
+    differ: list[tuple[bool, bool]] = []
+    for step in (0, 3, 6):
+        scheme.step(step, [batch], lambda _: None)
+        final = model(batch.fixed, batch.moving).final
+        fields = [u.values for u in (*final.coarser, final)]  # type: ignore[attr-defined]
+        differ.append((not torch.equal(fields[0], fields[1]), not torch.equal(fields[1], fields[2])))
+    assert differ == [(False, False), (True, False), (True, True)]
+    scheme.step(0, [batch], lambda _: None)
+    model.eval()
+    final = model(batch.fixed, batch.moving).final
+    assert not torch.equal(final.values, final.coarser[-1].values)  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match="1 shares for \\[3\\] levels"):
+        Plain(unlock=(0.5,)).build(model, 10)
+    with pytest.raises(BadInput, match="is for a model that solves"):
+        Plain(unlock=(0.5,)).build(morph(2), 10)
+    with pytest.raises(BadInput, match="must rise and lie in"):
+        Plain(unlock=(0.5, 0.2))
+
+
+def test_a_step_behind_another_tells_what_either_could_not_do() -> None:
+    implicit = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25), family=FAMILY, steps=(2,))
+    settings = ModelSettings(
+        dim=2, network=TwoStep(first=VoxelMorph(scale=0.25), second=implicit), preparation=Preparation(spacing=(1.0, 1.0))
+    )
+    model = Model(settings)
+    model.network.second.solver = Flagged(False, True)
+    batch = batch_of(2)
+    assert model(batch.fixed, batch.moving).final.failed.tolist() == [False, True]  # type: ignore[union-attr]
+
+
+def test_a_moving_image_is_looked_at_where_it_can_be_reached(dim: int) -> None:
+    grid = Grid.regular((10, 12, 8)[:dim], (1.0, 2.0, 1.5)[:dim])
+    still = Affine.identity(dim)
+    assert moving_lattice(grid, grid, still).same_as(grid)
+    shift = np.eye(dim + 1)
+    shift[:dim, dim] = (2.0, -2.0, 3.0)[:dim]
+    moved = moving_lattice(grid, Grid(grid.shape, shift @ grid.affine), Affine(shift))
+    assert moved.same_as(grid)  # in the frame of the fixed image it lies where the affine puts it
+    large = moving_lattice(grid, grid.crop((-100,) * dim, (300,) * dim), still)
+    assert large.shape == tuple(n + 2 * (n // 2) for n in grid.shape)
+    assert moving_lattice(grid, grid.crop((500,) * dim, (4,) * dim), still).size == 1
 
 
 def plain(levels: tuple[Tensor, ...], factors: tuple[int, ...] = FACTORS) -> FeaturePyramid:

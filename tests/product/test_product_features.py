@@ -71,7 +71,7 @@ def test_the_command_writes_every_level_and_a_picture(dim: int, model: Path, tmp
 
 
 def test_other_models_and_other_images_are_refused(model: Path, dim: int) -> None:
-    one_pass = next(pair.model for pair in bundled_pairs() if pair.model is not None)
+    one_pass = next(pair.models[0] for pair in bundled_pairs() if pair.models)
     with pytest.raises(BadInput, match="expected a model of features"):
         features(one_pass, turned(3))
     with pytest.raises(BadInput, match=f"has {5 - dim} axes, the model is for {dim}"):

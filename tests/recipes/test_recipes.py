@@ -149,7 +149,7 @@ def test_a_table_is_printed_and_drawn(cohorts, tmp_path: Path, capsys: pytest.Ca
     sides = [Path(str(folder / f"{kind}_{number}.nii.gz")) for kind in ("image", "labels") for number in (130, 132)]
     named = dict(zip(("fixed", "moving", "fixed_labels", "moving_labels"), sides, strict=True))
     pair = cohorts.TestPair(name="130 132", **named, labels=(1, 2))
-    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, [], 0)
+    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, [], 0, [])
     lying, classical = json.loads((tmp_path / "results.json").read_text())["tables"]["two people"]["rows"]
     assert classical["dice"][0] > lying["dice"][0] + 0.1
     assert lying["inconsistency"] == [0.0]
@@ -182,3 +182,42 @@ def test_shapes_are_trained_once_and_drawn(
     monkeypatch.setattr(shapes, "trained", None)  # a run that is there is not repeated
     shapes.main()
     assert capsys.readouterr().out == table
+
+
+def test_shifted_volumes_show_the_same_place_in_the_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    shifts = importlib.import_module("shifts")
+    image, labels = (BRAIN / name for name in ("image_130.nii.gz", "labels_130.nii.gz"))
+    places = [labels_centre(labels)]
+    for title in shifts.SHIFTS:
+        for side in (0, 1):
+            found = shifts.write_shifted(image, labels, tmp_path, title, side)
+            assert found == shifts.write_shifted(image, labels, tmp_path, title, side)  # nothing is drawn anew
+            assert read_scalar(found[0]).grid.same_as(read_labels(found[1]).grid)
+            places.append(labels_centre(found[1]))
+    assert torch.stack(places).std(0).max() < 0.5  # mm
+    spacings = {read_scalar(path).grid.spacing for path in tmp_path.glob("*-[01].nii.gz")}
+    assert {tuple(round(s, 3) for s in spacing) for spacing in spacings} == {(1, 1, 1), (1, 1, 3), (2, 2, 2)}
+    one, two = (shifts.write_rendered(labels, tmp_path, number) for number in (0, 1))
+    assert not torch.equal(read_scalar(one).data, read_scalar(two).data)
+    sys.modules.pop("shifts", None)
+
+
+BRAIN = Path(str(files("warpwright.data") / "pairs/hippocampus"))
+
+
+def labels_centre(path: Path) -> torch.Tensor:
+    labels = read_labels(path)
+    return labels.grid.to_world((labels.data[0] > 0).nonzero().double()).mean(0)
+
+
+def test_squares_overlap_or_lie_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    squares = importlib.import_module("square_images")
+    for overlap in (1.0, 0.0):
+        for number in range(4):
+            paths = squares.write_squares(f"{overlap}-{number}", tmp_path, overlap)
+            fixed, moving = (read_labels(path).data > 0 for path in paths[2:])
+            assert int(fixed.sum()) == int(moving.sum()) == squares.SIDE**2
+            assert bool((fixed & moving).any()) == bool(overlap)
+    sys.modules.pop("square_images", None)

@@ -29,7 +29,7 @@ class Pair:
         points_space: frame of the points; "lps" is ITK's world, mm.
         similarity: what suits the pair where the default does not: "lncc", "mse", "mi" or "mind".
         labels_to_score: labels whose overlap means something; None when there are no labels.
-        model: folder of a bundled model that is for such images; None when there is none.
+        models: folders of the bundled models that are for such images.
         description: one sentence for a person.
     """
 
@@ -43,7 +43,7 @@ class Pair:
     points_space: Literal["ras", "lps", "voxel"] | None = None
     similarity: Literal["lncc", "mse", "mi", "mind"] | None = None
     labels_to_score: tuple[int, ...] | None = None
-    model: Path | None = None
+    models: tuple[Path, ...] = ()
     description: str
 
 
@@ -101,6 +101,6 @@ def _hippocampus(folder: Path, fixed: str, moving: str) -> Pair:
         fixed_labels=folder / f"labels_{fixed}.nii.gz",
         moving_labels=folder / f"labels_{moving}.nii.gz",
         labels_to_score=(1, 2),
-        model=folder.parents[1] / "models" / "hippocampus",
+        models=tuple(folder.parents[1] / "models" / name for name in ("hippocampus", "hippocampus-features")),
         description="Hippocampus MR of two people; label 1 is the anterior part, 2 the posterior part.",
     )

@@ -24,6 +24,7 @@ from warpwright.methods.settings import (
     preset,
 )
 from warpwright.methods.solver_layer import Solved, SolverLayer, feature_levels
+from warpwright.methods.step import evaluating
 
 __all__ = [
     "AffineField",
@@ -61,6 +62,7 @@ __all__ = [
     "TwoStep",
     "Velocity",
     "batch_loss",
+    "evaluating",
     "family_named",
     "feature_levels",
     "joined",

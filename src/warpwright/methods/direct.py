@@ -22,6 +22,7 @@ from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.search import Search, searched
+from warpwright.methods.step import evaluating
 from warpwright.networks import Displacement as Field
 from warpwright.sampling import sample, warp_covered
 from warpwright.transforms import Affine, DisplacementField, Preparation, inverse_residual, invert
@@ -156,14 +157,8 @@ def _both_ways(prediction: Prediction, grid: Grid, fixed: Image, name: str) -> t
 
 def predicted(model: Model, batch: PairBatch) -> Prediction:
     """One pass in evaluation mode without a graph; the modes of the model and its parts are left as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(batch.fixed, batch.moving)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model), torch.no_grad():
+        return model(batch.fixed, batch.moving)
 
 
 def carried(displacement: Tensor, source: Grid, target: Grid) -> Tensor:

@@ -93,6 +93,7 @@ class Solving(Step):
             features = features.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]: not annotated
         self.features: FeatureExtractor = features
         self.solver = settings.layer()
+        self.active = len(settings.steps)  # levels that are solved while training, from the coarsest on
 
     def pyramid(self, image: Tensor) -> FeaturePyramid:
         """Features of a batch of images (B, C, *S), in the images' dtype."""
@@ -113,8 +114,9 @@ class Solving(Step):
         sides = self._sides(fixed, moving)
         grid = Grid.regular(spatial(fixed), self.spacing)
         with full_precision(fixed):
-            solved = self.solver(*sides, (grid, grid))
+            solved = self.solver(*sides, (grid, grid), levels=self.active if self.training else None)
         *coarser, values = solved.displacements
+        coarser += [values] * (len(self.settings.steps) - len(solved.displacements))  # levels that are not solved yet
         ones = (1,) * grid.dim
         levels = tuple(Field(values=u, shape=grid.shape, factors=ones) for u in coarser)
         return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)

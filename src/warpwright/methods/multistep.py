@@ -220,7 +220,8 @@ class Twice(Step):
             values = compose(outer.values, inner.values)
             lost = outer.inverse is None or inner.inverse is None
             inverse = None if lost else compose(cast(Tensor, inner.inverse), cast(Tensor, outer.inverse))
-        return (*before, *after, replace(outer, values=values, inverse=inverse, coarser=()))
+        failed = either(outer.failed, inner.failed)
+        return (*before, *after, replace(outer, values=values, inverse=inverse, failed=failed, coarser=()))
 
 
 class Between(Step):
@@ -251,7 +252,8 @@ class Between(Step):
             values = compose(half.values, compose(inner.values, half.values))
             there = inner.inverse
             inverse = None if there is None else compose(half.inverse, compose(there, half.inverse))
-        return (*before, *after, replace(half, values=values, inverse=inverse, coarser=()))
+        failed = either(half.failed, inner.failed)
+        return (*before, *after, replace(half, values=values, inverse=inverse, failed=failed, coarser=()))
 
 
 class Coarser(Step):
@@ -273,6 +275,12 @@ class Coarser(Step):
         source = factors if self.placing == "centres" else stretches(spatial(images[0]), shape)
         with full_precision(fixed):
             return (*trail, replace(enlarged(cast(Displacement, trail[-1]), source), coarser=()))
+
+
+def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Pairs (B,) that failed in one of two steps; None where neither can fail."""
+    known = [failed for failed in (one, other) if failed is not None]
+    return torch.stack(known).any(0) if known else None
 
 
 def block_means(image: Tensor, factors: tuple[int, ...]) -> Tensor:

@@ -60,10 +60,16 @@ class FieldObjective(CurvedObjective):
 
     @torch.no_grad()
     def unlike(self) -> Tensor:
-        """What the similarity says of images that have nothing to do with each other, the moving one turned over: (1,)."""
+        """How much worse than equal images are those that have nothing to do with each other: (1,), not negative.
+
+        The moving image is turned over and moved round by a quarter, so that it does not look like itself.
+        """
         fixed, moving = self.images
         still = fixed.new_zeros(len(fixed), self.level.grid.dim, *self.level.grid.shape)
-        return self.data_term(still, fixed, moving.flip(tuple(range(2, moving.ndim))))
+        axes = tuple(range(2, moving.ndim))
+        other = moving.flip(axes).roll([moving.shape[axis] // 4 for axis in axes], axes)
+        equal = self.similarity.similarity(fixed, fixed, self.level.pair.fixed_weight)
+        return (self.data_term(still, fixed, other) - equal).clamp_min(0)
 
     def directional(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
         """As the base, by one gather and one splat in place of a second derivative of the interpolation.

@@ -133,13 +133,13 @@ class PointPrompt(Regularity):
 
     def regularity(self, displacement: Tensor, spacing: Sequence[float]) -> Tensor:
         unit, dim = min(spacing), len(spacing)
-        sizes = np.linalg.norm(self.matrix[:dim, :dim], axis=0)  # moving voxels to a fixed one
+        sizes = np.linalg.norm(np.diag(spacing) @ np.linalg.inv(self.matrix[:dim, :dim]), axis=0)  # mm, of a moving voxel
         mean = landmark_energy(
             displacement,
             self.fixed,
             self.moving,
             self.matrix,
-            spacing=[s / k / unit for s, k in zip(spacing, sizes, strict=True)],
+            spacing=[float(size) / unit for size in sizes],
             threshold=FAR,
         )
         share = math.prod(math.sqrt(2 * math.pi) * REACH * unit / s for s in spacing) / math.prod(displacement.shape[2:])

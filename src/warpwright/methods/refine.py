@@ -96,10 +96,13 @@ def refined(
     for step in range(refinement.steps + 1):
         last = step == refinement.steps
         with torch.set_grad_enabled(not last), drawing_from(step, batch.fixed.device):  # points that the loss looks at
-            loss = batch_loss(own, batch).total.mean()
+            losses = batch_loss(own, batch)
+            loss = losses.total.mean()
         energy = float(loss.detach())
         if not math.isfinite(energy):
             raise Failed(f"refinement: the loss is {energy} at step {step}")
+        if "failed" in losses.parts and bool(losses.parts["failed"].any()):
+            energy = math.inf  # what cannot be solved is no improvement
         first = energy if step == 0 else first
         if energy < best:
             best, kept = energy, [value.detach().clone() for value in followed]

@@ -30,6 +30,7 @@ from warpwright.methods.prompting import Prompting
 from warpwright.methods.registration import Progress, Stage
 from warpwright.methods.settings import TransformName
 from warpwright.methods.solver_layer import SolverLayer
+from warpwright.methods.step import evaluating
 from warpwright.solver import LBFGS, Adam
 from warpwright.transforms import Affine, Preparation
 
@@ -69,6 +70,8 @@ def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFam
     if name in dense and isinstance(trained, Dense):
         shared = {key: getattr(trained, key) for key in ("gradient_sigma", "field_sigma", "solver", "regularities")}
         return dense[name](**shared)
+    if name == "bspline" and isinstance(trained, BSpline):
+        return trained
     if name == "bspline":
         smooth = Bending(weight=BENDING * unit**2)
         return BSpline(knots=KNOTS * unit, solver=LBFGS(length=0.5), regularities=(smooth,))
@@ -89,7 +92,8 @@ def searched(
 ) -> tuple[Tensor, tuple[Stage, ...]]:
     """The displacement of the working grid (1, D, *S), voxels, and what was done.
 
-    The moving image lies in the frame of the fixed one, where the affine puts it, on a lattice that holds all of it.
+    The moving image lies in the frame of the fixed one, where the affine puts it, on a lattice that holds all of it that can
+    be reached (`moving_lattice`).
 
     Args:
         network: in any mode, which is left as it is.
@@ -106,15 +110,12 @@ def searched(
     begin = time.perf_counter()
     own = next(network.parameters())
     grids = grid, moving_lattice(grid, sides[1].image.grid, affine)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     pyramids, weights = [], []
-    for side, transform, lattice in zip(sides, (Affine.identity(grid.dim), affine), grids, strict=True):
-        image, weight = (x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, lattice))
-        pyramids.append(network.pyramid(image))
-        weights.append(weight)
-    for module, mode in modes:
-        module.training = mode
+    with evaluating(network):
+        for side, transform, lattice in zip(sides, (Affine.identity(grid.dim), affine), grids, strict=True):
+            image, weight = (x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, lattice))
+            pyramids.append(network.pyramid(image))
+            weights.append(weight)
     looked = time.perf_counter()
     family = search.family or network.settings.family
     layer = SolverLayer(family, network.settings.steps, tolerance=network.settings.tolerance)
@@ -138,8 +139,15 @@ def searched(
 
 
 def moving_lattice(grid: Grid, moving: Grid, affine: Affine) -> Grid:
-    """The lattice of `grid` continued or cropped until it just holds a moving image where an affine puts it."""
+    """The lattice of `grid` continued or cropped until it just holds a moving image where an affine puts it.
+
+    What lies further from the box of `grid` than half its extent is left out, along each axis: no voxel looks there.
+    """
     ends = np.array(list(product(*((-0.5, n - 0.5) for n in moving.shape))))
     corners = grid.to_voxel(affine.inverse()(moving.to_world(torch.from_numpy(ends)))).numpy()
     low, high = np.floor(corners.min(0) + 0.5 + 1e-6), np.ceil(corners.max(0) - 0.5 - 1e-6)
+    half = np.asarray(grid.shape) // 2
+    low, high = np.maximum(low, -half), np.minimum(high, np.asarray(grid.shape) - 1 + half)
+    if (high < low).any():  # far apart, so that nothing is known: any voxel will do
+        low = high = np.zeros(grid.dim)
     return grid.crop(tuple(int(n) for n in low), tuple(int(n) for n in high - low + 1))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from warpwright.networks import Estimate
 
-__all__ = ["Step", "Trail"]
+__all__ = ["Step", "Trail", "evaluating"]
 
 Trail = tuple[Estimate, ...]
 
@@ -24,3 +26,15 @@ class Step(nn.Module, ABC):
             fixed: (B, C, *S).
             moving: (B, C, *S).
         """
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within, a network is in evaluation mode; the modes of its parts are left as they were."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -10,12 +10,15 @@ from typing import Any
 
 from warpwright.data import Pair, bundled_pairs
 from warpwright.methods import Progress
+from warpwright.product.choices import Kind
 from warpwright.product.output import check_folder
 from warpwright.product.register import register
 from warpwright.product.result import RegistrationResult
 
 __all__ = ["HEADER", "Row", "demo"]
 
+# what a row of a model is called, and the transform that is asked of it
+WAYS: dict[str, tuple[str, Kind | None]] = {"hippocampus": ("model", None), "hippocampus-features": ("features", "greedy")}
 HEADER = f"{'pair':28}{'Dice':>16}{'landmarks, mm':>20}{'folds, %':>10}{'seconds':>9}"
 
 
@@ -48,7 +51,7 @@ def demo(
     command: str | None = None,
     listen: Callable[[str], AbstractContextManager[Callable[[Progress], None]]],
 ) -> Iterator[Row]:
-    """Register every bundled pair with the default preset, and again by a bundled model where there is one for such images.
+    """Register every bundled pair with the default preset, and again by every bundled model that is for such images.
 
     Each result is saved in a folder of its own.
 
@@ -66,11 +69,13 @@ def demo(
     """
     folder = check_folder(output, force=force)
     for pair, model in _ways():
-        name = pair.name if model is None else f"{pair.name}-model"
+        way, transform = ("", None) if model is None else WAYS[model.name]
+        name = pair.name if model is None else f"{pair.name}-{way}"
         with listen(name) as progress:
             result = register(
                 pair.fixed,
                 pair.moving,
+                transform=transform,
                 similarity=pair.similarity,
                 fixed_labels=pair.fixed_labels,
                 moving_labels=pair.moving_labels,
@@ -88,5 +93,4 @@ def _ways() -> Iterator[tuple[Pair, Path | None]]:
     """Every pair without a model, and then with its model."""
     for pair in bundled_pairs():
         yield pair, None
-        if pair.model is not None:
-            yield pair, pair.model
+        yield from ((pair, model) for model in pair.models)

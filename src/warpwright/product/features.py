@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.io.image import write_image
-from warpwright.methods import Annotated, Solving, feature_levels, lay_image
+from warpwright.methods import Annotated, Solving, evaluating, feature_levels, lay_image
 from warpwright.product.inputs import ImageLike, scalar_image
 from warpwright.product.model_folder import ModelFolder, read_model
 from warpwright.product.output import whole_folder
@@ -48,8 +49,10 @@ def features(model: str | Path | ModelFolder, image: ImageLike) -> dict[int, tup
         raise BadInput(f"{given.name}: has {given.grid.dim} axes, the model is for {settings.dim}: expected as many")
     grid = settings.preparation.whole(given.grid)
     laid, _ = lay_image(settings.preparation, Annotated(image=given), Affine.identity(grid.dim), grid)
-    with torch.no_grad():
-        pyramid = network.eval().pyramid(laid)
+    own = next(network.parameters())
+    with torch.no_grad(), evaluating(network):
+        found_in = network.pyramid(laid.to(own.device, own.dtype))
+    pyramid = replace(found_in, levels=tuple(level.float().cpu() for level in found_in.levels))
     found: dict[int, tuple[Image, Image]] = {}
     for factor, level in zip(pyramid.factors, feature_levels(pyramid, pyramid, (grid, grid), (None, None)), strict=True):
         plain = Image(downsample(laid, (factor,) * grid.dim)[0], grid.downsample((factor,) * grid.dim), given.name)

@@ -115,7 +115,8 @@ class Learned:
         finest = replace(settings, start="centre", linear=(), levels=(1,), steps=(self.field_steps,))
         masked = {"fixed_mask": masks[0], "moving_mask": masks[1], "device": device}
         untouched = register_pair(fixed, moving, replace(finest, deformable=None), initial=given, **masked)
-        after = register_pair(fixed, moving, finest, initial=found.forward, progress=progress, **masked)
+        prompts = None if self.search is None else self.search.prompts
+        after = register_pair(fixed, moving, finest, initial=found.forward, prompts=prompts, progress=progress, **masked)
         return replace(
             after,
             stages=(*found.stages, *after.stages),
@@ -185,6 +186,8 @@ def learned(
     search = _search(folder, choice, prompts)
     if search is None and settings.deformable is None:
         raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
+    if settings.deformable is None and refine_field:
+        raise BadInput("--refine-field refines a deformable map, a linear transform was asked for: expected one of the two")
     if search is None and prompts is not None:
         raise BadInput("prompts are for a search, --model gives its map in one pass: expected a model of features, or none")
     refinement = Refinement(steps=refine) if refine_rate is None else Refinement(steps=refine, rate=refine_rate)
@@ -198,6 +201,8 @@ def learned(
     )
     named = {"transform": None if search else choice.transform, "similarity": choice.similarity, "config": choice.config}
     idle = next((name for name, value in named.items() if value is not None), None)
+    if idle is not None and not found.searches and search is not None:
+        raise BadInput(f"--{idle} is for a search by images, a model of features compares its features: expected no --{idle}")
     if idle is not None and not found.searches:
         raise BadInput(
             f"--{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it"

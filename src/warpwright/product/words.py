@@ -25,9 +25,10 @@ def result_lines(result: RegistrationResult) -> list[str]:
     scores = result.scores
     lines = [f"similarity  {energy_text(scores.energy_before)} -> {energy_text(scores.energy_after)} (lower is better)"]
     before, after = scores.mean_dice
-    if not math.isnan(after):
+    if scores.dice_after:
         each = ", ".join(f"{k}: {scores.dice_before[k]:.3f} -> {v:.3f}" for k, v in scores.dice_after.items())
-        lines.append(f"Dice        {before:.3f} -> {after:.3f} ({each})")
+        mean = "all prompted" if math.isnan(after) else f"{before:.3f} -> {after:.3f}"
+        lines.append(f"Dice        {mean} ({each})")
     if scores.tre_after:
         one, two = scores.tre_before, scores.tre_after
         lines.append(

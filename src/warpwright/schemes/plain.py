@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
-from warpwright.methods import Model, batch_loss
+from warpwright.methods import Model, Solving, batch_loss
 from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
 from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon
 
@@ -28,7 +28,9 @@ class Plain(SchemeSettings):
         schedule: its learning rate over time.
         clip: largest norm of the gradient; None for any.
         average: decay of the moving average of the weights that is validated and kept; None for the weights themselves.
-        patience: how many steps in a row may hold a pair that a model which solves could not solve.
+        unlock: shares of the training after which a model that solves also solves its second level, its third and so on;
+            () for all levels from the beginning.
+        patience: in how many steps in a row a model that solves may solve none of the pairs.
 
     Raises:
         BadInput: a number is out of range.
@@ -38,9 +40,12 @@ class Plain(SchemeSettings):
     schedule: AnySchedule = Cosine(warmup=0.02)
     clip: float | None = None
     average: float | None = None
+    unlock: tuple[float, ...] = ()
     patience: int = 20
 
     def __post_init__(self) -> None:
+        if list(self.unlock) != sorted(self.unlock) or not all(0 <= share < 1 for share in self.unlock):
+            raise BadInput(f"the shares at which levels are unlocked must rise and lie in [0, 1), got {list(self.unlock)}")
         if self.patience < 0:
             raise BadInput(f"the patience with pairs that cannot be solved must be at least 0 steps, got {self.patience}")
         if self.clip is not None and not self.clip > 0:
@@ -59,11 +64,21 @@ class PlainScheme(Scheme):
         self.settings, self.model, self.steps, self.precision = settings, model, steps, precision
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = settings.optimiser.build(self.weights)
-        self.failing = 0  # steps in a row with a pair that could not be solved
+        self.solving = [part for part in model.modules() if isinstance(part, Solving)]
+        if settings.unlock and not self.solving:
+            raise BadInput("scheme.unlock is for a model that solves (a network of the kind implicit), this one does not")
+        if settings.unlock and any(len(part.settings.steps) != len(settings.unlock) + 1 for part in self.solving):
+            levels = [len(part.settings.steps) for part in self.solving]
+            raise BadInput(
+                f"scheme.unlock has {len(settings.unlock)} shares for {levels} levels: expected one less than levels"
+            )
+        self.failing = 0  # steps in a row in which no pair could be solved
         self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
 
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
         self.model.train()
+        for part in self.solving if self.settings.unlock else ():
+            part.active = 1 + sum(number >= share * self.steps for share in self.settings.unlock)
         self.optimiser.zero_grad(set_to_none=True)
         count = sum(len(batch) for batch in batches)
         sums: dict[str, Tensor] = {}
@@ -79,9 +94,9 @@ class PlainScheme(Scheme):
         for name, value in (("loss", figures["loss"]), ("norm of the gradient", norm)):
             if not math.isfinite(value):
                 raise Failed(f"the {name} is {value}")
-        self.failing = self.failing + 1 if figures.get("failed") else 0
+        self.failing = self.failing + 1 if figures.get("failed", 0) >= 1 else 0
         if self.failing > self.settings.patience:
-            raise Failed(f"{self.failing} steps in a row held pairs that could not be solved: expected a smaller learning rate")
+            raise Failed(f"in {self.failing} steps in a row no pair could be solved: expected a smaller learning rate")
         rate = self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -104,6 +119,7 @@ class PlainScheme(Scheme):
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.settings.average is not None:
             found |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
+        found["failing"] = torch.tensor(self.failing)
         for index, entries in self.optimiser.state_dict()["state"].items():
             found |= {
                 f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items() if value is not None
@@ -114,6 +130,7 @@ class PlainScheme(Scheme):
         self.model.load_state_dict(under(state, "model."))
         if self.settings.average is not None:
             self.kept.load_state_dict(under(state, "kept."))
+        self.failing = int(state["failing"])
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in under(state, "optimiser.").items():
             index, key = name.split(".", 1)
