@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import cast
@@ -42,7 +43,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pairs = COHORTS["hippocampus"](options.data, Path()).test["test pairs"][: options.pairs]
-    for line in (*labels_told(read_model(options.model), pairs), "", *landmarks_told()):
+    for line in chain(labels_told(read_model(options.model), pairs), [""], landmarks_told()):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     return 0

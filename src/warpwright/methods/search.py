@@ -128,10 +128,9 @@ def searched(
         return [] if search.prompts is None else search.prompts.at(level, affine, np.eye(grid.dim + 1))
 
     solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), prompts=terms, report=report)
-    seconds = (time.perf_counter() - looked) / len(solved.solutions)
     first = float(solved.solutions[-1].history[0, 0])
     stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
-    for factor, solution in zip(network.settings.features.scales, solved.solutions, strict=True):
+    for factor, solution, seconds in zip(network.settings.features.scales, solved.solutions, solved.seconds, strict=True):
         ends = float(solution.history[0, 0]), float(solution.energy[0])
         name = f"{type(family).__name__.lower()} 1/{factor}"
         stages.append(Stage(name, seconds, solution.steps[0], *ends, solution.status[0].value))

@@ -10,8 +10,10 @@ on their scale, and weights of regularities and prompts mean the same for all; i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,12 +44,14 @@ class Solved:
     Args:
         displacements: (B, D, *S) each, voxels of the fixed image, on its grid; the last one is the result.
         solutions: of each level, without a graph.
+        seconds: that each level took.
         failed: (B,) whether the solve of a sample was not finite at a level, or ended worse than it began at every level.
     """
 
     displacements: tuple[Tensor, ...]
     solutions: tuple[Solution, ...]
     failed: Tensor
+    seconds: tuple[float, ...] = ()
 
 
 class SolverLayer(nn.Module):
@@ -110,14 +114,21 @@ class SolverLayer(nn.Module):
             raise BadInput(f"the features have {len(pairs)} levels, the solver has steps for {len(self.steps)}")
         unit = min(fixed.factors)
         solutions: list[Solution] = []
+        began: list[float] = []
+        ended: list[float] = []
+
+        def done(solution: Solution) -> None:
+            solutions.append(solution)
+            ended.append(time.perf_counter())
+
         tasks = [
             Task(
                 level=level,
                 factor=factor // unit,
                 steps=steps,
                 prompts=() if prompts is None else prompts(level),
-                begin=None if report is None else self._teller(report, factor, steps),
-                end=solutions.append,
+                begin=self._beginner(began, report, factor, steps),
+                end=done,
             )
             for level, factor, steps in zip(pairs, fixed.factors, self.steps, strict=True)
         ][:levels]
@@ -127,14 +138,31 @@ class SolverLayer(nn.Module):
         displacements = tuple(self._lowered(carried, grids[0]) for carried in solve)
         broken = torch.tensor([[status is Status.NONFINITE for status in s.status] for s in solutions]).any(0)
         failed = broken | torch.tensor([[status is Status.DIVERGED for status in s.status] for s in solutions]).all(0)
-        return Solved(displacements=displacements, solutions=tuple(solutions), failed=failed.to(displacements[0].device))
+        return Solved(
+            displacements=displacements,
+            solutions=tuple(solutions),
+            failed=failed.to(displacements[0].device),
+            seconds=tuple(b - a for a, b in zip(began, ended, strict=True)),
+        )
 
     def _lowered(self, carried: Carried, grid: Grid) -> Tensor:
         return self.family.lower(carried.lattice.onto(carried.field, grid.shape, Lattice((1,) * grid.dim)))
 
-    def _teller(self, report: Report, factor: int, steps: int) -> Callable[[], Callable[[int, Tensor], None]]:
+    def _beginner(
+        self, began: list[float], report: Report | None, factor: int, steps: int
+    ) -> Callable[[], Callable[[int, Tensor], None] | None]:
+        """What notes when a level begins, and gives what is called before each of its steps."""
         name = f"{type(self.family).__name__.lower()} 1/{factor}"
-        return lambda: lambda step, energy: report(name, step, steps, float(energy[0]))
+
+        def begin() -> Callable[[int, Tensor], None] | None:
+            began.append(time.perf_counter())
+            return None if report is None else partial(_tell, report, name, steps)
+
+        return begin
+
+
+def _tell(report: Report, name: str, steps: int, step: int, energy: Tensor) -> None:
+    report(name, step, steps, float(energy[0]))
 
 
 def feature_levels(

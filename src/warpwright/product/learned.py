@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import torch
 
-from warpwright.config import to_mapping
+from warpwright.config import KIND, to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.methods import (
+    AnyFamily,
     Model,
     Progress,
     Prompting,
@@ -81,7 +82,7 @@ class Learned:
             "refine_rate": self.refinement.rate,
             "refine_field": self.field_steps,
             "initialise": self.begins,
-        } | ({} if self.search is None or self.search.family is None else {"family": to_mapping(self.search.family)})
+        } | ({} if self.search is None or self.search.family is None else {"family": _named(self.search.family)})
 
     def register(
         self,
@@ -208,6 +209,11 @@ def learned(
             f"--{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it"
         )
     return found
+
+
+def _named(family: AnyFamily) -> dict[str, Any]:
+    """A family as a table of settings that tells its kind."""
+    return {KIND: type(family).__name__.lower(), **to_mapping(family)}
 
 
 def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> Search | None:
