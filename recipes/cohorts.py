@@ -193,6 +193,7 @@ def _files(folder: Path, count: int, pattern: str = "*.nii.gz") -> list[Path]:
 COHORTS = {
     "hippocampus": hippocampus,
     "ablation": hippocampus,
+    "adjoint": hippocampus,
     "moved": moved,
     "shifts": shifts,
     "cardiac": cardiac,

@@ -21,6 +21,7 @@ from warpwright.geometry import Grid, Image
 from warpwright.kernels import plainly
 from warpwright.methods import (
     AffineField,
+    Annotated,
     Displacement,
     Implicit,
     Model,
@@ -30,6 +31,7 @@ from warpwright.methods import (
     TwoStep,
     Velocity,
     batch_loss,
+    lay_image,
     register_direct,
 )
 from warpwright.methods.deformable import Scale
@@ -103,7 +105,7 @@ def test_a_registration_by_a_model_is_the_layer_bit_for_bit(dim: int) -> None:
     grid = Grid.regular(shape, spacing)
     images = [Image(texture(shape, seed=s), grid, f"image {s}") for s in (1, 2)]
     found = register_direct(model, *images)
-    laid = [preparation.intensity(image.data, None)[None] for image in images]
+    laid = [lay_image(preparation, Annotated(image=image), Affine.identity(dim), grid)[0] for image in images]
     pyramids = [model.network.pyramid(image) for image in laid]  # type: ignore[operator]
     ones = torch.ones_like(laid[0])
     with torch.no_grad():

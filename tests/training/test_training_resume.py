@@ -93,7 +93,7 @@ def test_a_run_holds_what_it_should_for_this_test_to_mean_something(whole):
     training, files = whole
     state = load(files[CHECKPOINT])
     kinds = {name.split(".")[0] for name in state} | {name.split(".")[-1] for name in state if name.startswith("opt")}
-    assert kinds == {"model", "kept", "optimiser", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+    assert kinds == {"model", "kept", "failing", "optimiser", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
     assert any(not torch.equal(state[f"kept.{n[6:]}"], v) for n, v in state.items() if n.startswith("model."))
     kept = {f"kept.{name}": value for name, value in load(files["model/weights.safetensors"]).items()}
     assert training.validation.every < training.steps
