@@ -17,7 +17,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, full_precision, spatial
 from warpwright.methods.deformable import AnyFamily, Displacement
 from warpwright.methods.solver_layer import AnyAdjoint, SolverLayer
-from warpwright.methods.step import Step, Trail
+from warpwright.methods.step import Step, Trail, laid_out
 from warpwright.networks import Displacement as Field
 from warpwright.networks.features import (
     FeatureExtractor,
@@ -88,10 +88,8 @@ class Solving(Step):
             raise BadInput("an implicit network needs the spacing of the model's preparation, as its lengths are millimetres")
         self.settings = settings
         self.spacing = spacing
-        features = settings.features.build(dim, channels)
-        if dim == 3:  # see `multistep.Single`
-            features = features.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]: not annotated
-        self.features: FeatureExtractor = features
+        self.features: FeatureExtractor = settings.features.build(dim, channels)
+        laid_out(self.features, dim)
         self.solver = settings.layer()
         self.active = len(settings.steps)  # levels that are solved while training, from the coarsest on
 

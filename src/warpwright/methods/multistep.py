@@ -20,7 +20,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, spatial
 from warpwright.layers import AnyLayer, Pipeline, enlarged
 from warpwright.methods.implicit import Implicit, Solving
-from warpwright.methods.step import Step, Trail
+from warpwright.methods.step import Step, Trail, laid_out
 from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator, Velocity
 from warpwright.sampling import downsample, warp
 from warpwright.transforms import compose
@@ -178,8 +178,7 @@ class Single(Step):
     def __init__(self, network: Estimator, pipeline: Pipeline, dim: int, *, antisymmetric: bool = False) -> None:
         super().__init__()
         self.antisymmetric = antisymmetric
-        if dim == 3:  # on a CPU convolutions of volumes are up to twice as fast so, those of images up to a fifth slower
-            network = network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]: not annotated
+        laid_out(network, dim)
         self.network = network
         self.pipeline = pipeline
 

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from warpwright.networks import Estimate
 
-__all__ = ["Step", "Trail", "evaluating"]
+__all__ = ["Step", "Trail", "evaluating", "laid_out"]
 
 Trail = tuple[Estimate, ...]
 
@@ -26,6 +27,15 @@ class Step(nn.Module, ABC):
             fixed: (B, C, *S).
             moving: (B, C, *S).
         """
+
+
+def laid_out(network: nn.Module, dim: int) -> None:
+    """Lay the weights of a network of `dim` axes as its convolutions are quickest on a CPU; values stay.
+
+    Convolutions of volumes are up to twice as fast with channels last, those of images up to a fifth slower.
+    """
+    if dim == 3:
+        network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]: not annotated
 
 
 @contextmanager
