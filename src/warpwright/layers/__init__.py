@@ -4,22 +4,33 @@ Every layer says which kinds it serves and refuses others with a sentence. A set
 """
 
 from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
+from warpwright.layers.expected import Expected, WeightedGaussian
 from warpwright.layers.integration import DrawVelocity, Integrate, Integration
 from warpwright.layers.linear import LinearField
+from warpwright.layers.mean_field import MeanField
 from warpwright.layers.resizing import FullSize, SplineField, enlarged
+from warpwright.layers.smooth_proper import Smoothed, SmoothProper, smooth_proper
 
-AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | LinearField
+AnyDistribution = Expected | MeanField | SmoothProper | WeightedGaussian
+AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | LinearField | AnyDistribution
 
 __all__ = [
+    "AnyDistribution",
     "AnyLayer",
     "DrawVelocity",
+    "Expected",
     "FieldLayer",
     "FullSize",
     "Integrate",
     "Integration",
     "LayerSettings",
     "LinearField",
+    "MeanField",
     "Pipeline",
+    "SmoothProper",
+    "Smoothed",
     "SplineField",
+    "WeightedGaussian",
     "enlarged",
+    "smooth_proper",
 ]

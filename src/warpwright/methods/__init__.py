@@ -4,11 +4,13 @@ from warpwright.methods.batch_loss import Losses, batch_loss
 from warpwright.methods.deformable import AffineField, AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
 from warpwright.methods.direct import register_direct
 from warpwright.methods.implicit import Implicit, Solving
+from warpwright.methods.matching import Matching
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
 from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
 from warpwright.methods.prepare import Annotated, joined, lay_image, lay_pair
 from warpwright.methods.prompting import Prompting
+from warpwright.methods.pyramid import Compared, Pyramid
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
 from warpwright.methods.registration import Progress, Registration, Stage
@@ -25,6 +27,7 @@ from warpwright.methods.settings import (
 )
 from warpwright.methods.solver_layer import Solved, SolverLayer, feature_levels
 from warpwright.methods.step import evaluating
+from warpwright.methods.unrolled import Descent, Proximal
 
 __all__ = [
     "AffineField",
@@ -35,6 +38,8 @@ __all__ = [
     "AnySimilarity",
     "AtScale",
     "BSpline",
+    "Compared",
+    "Descent",
     "Direct",
     "Displacement",
     "Family",
@@ -43,11 +48,14 @@ __all__ = [
     "Initialise",
     "Linear",
     "Losses",
+    "Matching",
     "Model",
     "ModelSettings",
     "Preset",
     "Progress",
     "Prompting",
+    "Proximal",
+    "Pyramid",
     "Refinement",
     "Registration",
     "Search",

@@ -12,7 +12,7 @@ from torch import Tensor
 from warpwright.geometry import Grid, Image
 from warpwright.sampling import Percentiles, downsample, resize_displacement
 
-__all__ = ["Lattice", "Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
+__all__ = ["Carried", "Lattice", "Level", "Pair", "level_factors", "level_size", "make_level", "make_pair"]
 
 SMALLEST = 8  # an axis is not downsampled below this many voxels
 FEWEST = 16  # a level has at least this many voxels an axis, on average
@@ -56,6 +56,14 @@ class Lattice:
         still = (0.0,) * len(self.factors)
         apart = [b - a for a, b in zip(self.shift or still, other.shift or still, strict=True)]
         return resize_displacement(field, self.factors, shape, other.factors, apart)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """The field that levels hand on: (B, D, *S), voxels of its lattice."""
+
+    field: Tensor
+    lattice: Lattice
 
 
 @dataclass(frozen=True, eq=False)

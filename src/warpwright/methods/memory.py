@@ -13,6 +13,7 @@ __all__ = ["give_back", "needed"]
 
 VOXEL = 4  # bytes of a single-precision number
 FIXED = 18  # numbers for each voxel of the fixed image at the highest point, measured
+MATCHED = 2  # and for each displacement that matching tries for a voxel of a level
 MOVING = 4  # and for each voxel of the moving image
 
 
@@ -25,7 +26,8 @@ def needed(fixed: Grid, moving: Grid, settings: Settings) -> int:
         settings: what will be done.
     """
     dense = FIXED if settings.deformable is not None else 8
-    return VOXEL * (dense * fixed.size + MOVING * moving.size)
+    matching = 0 if settings.matching is None else MATCHED * settings.matching.largest(fixed)
+    return VOXEL * (max(dense * fixed.size, 8 * fixed.size + matching) + MOVING * moving.size)
 
 
 def give_back() -> None:

@@ -20,6 +20,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import full_precision, spatial
 from warpwright.layers import AnyLayer, Pipeline, enlarged
 from warpwright.methods.implicit import Implicit, Solving
+from warpwright.methods.pyramid import Pyramid, Pyramidal
 from warpwright.methods.step import Step, Trail, laid_out
 from warpwright.networks import AnyArchitecture, Displacement, Estimate, Estimator, Velocity
 from warpwright.sampling import downsample, warp
@@ -118,7 +119,7 @@ class Antisymmetric:
     network: AnyArchitecture
 
 
-AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | Implicit | SymmetricTwoStep | TwoStep
+AnyNetwork = AnyArchitecture | Antisymmetric | AtScale | Direct | Implicit | Pyramid | SymmetricTwoStep | TwoStep
 
 
 def stage_1(network: AnyNetwork) -> TwoStep:
@@ -132,7 +133,7 @@ def sized(network: AnyNetwork) -> bool:
         return sized(network.first) or sized(network.second)
     if isinstance(network, (Antisymmetric, AtScale, Direct)):
         return sized(network.network)
-    return not isinstance(network, Implicit) and network.sized
+    return not isinstance(network, (Implicit, Pyramid)) and network.sized
 
 
 def build_step(
@@ -160,6 +161,8 @@ def build_step(
 
     if isinstance(network, Implicit):
         return Solving(network, dim, channels, spacing)
+    if isinstance(network, Pyramid):
+        return Pyramidal(network, dim, channels)
     if isinstance(network, (SymmetricTwoStep, TwoStep)):
         kind = Twice if isinstance(network, TwoStep) else Between
         return kind(built(network.first), built(network.second))

@@ -16,14 +16,15 @@ from warpwright.geometry import Image
 from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods.deformable import AnyFamily
 from warpwright.methods.initialise import LEAST_OVERLAP, best_start, centred, overlap, start_factor
-from warpwright.methods.levels import Level, Pair, level_factors, level_size, make_level, make_pair
+from warpwright.methods.levels import Carried, Level, Pair, level_factors, level_size, make_level, make_pair
 from warpwright.methods.linear import solve_linear
+from warpwright.methods.matching import Matching, fitted, matched
 from warpwright.methods.memory import give_back
 from warpwright.methods.objective import FieldObjective
 from warpwright.methods.prompting import Prompting
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import Linear, Settings
-from warpwright.methods.solve import Carried, Task, solve_levels, still
+from warpwright.methods.solve import Task, solve_levels, still
 from warpwright.solver import Solution
 from warpwright.transforms import Affine, DisplacementField, Transform, invert, split
 
@@ -90,6 +91,8 @@ def _register(run: _Run, fixed: Image, moving: Image, initial: Transform | None)
             f"{moving.name} and {fixed.name} (or their masks) do not overlap where the search begins: expected a start"
             " that brings them together, such as --initialise centre or moments"
         )
+    if displacement is None and settings.matching is not None:
+        affine, displacement = run.match(settings.matching, affine)
     if displacement is None:
         affine = run.linear(affine)
     forward: Transform = Affine(affine)
@@ -99,10 +102,11 @@ def _register(run: _Run, fixed: Image, moving: Image, initial: Transform | None)
         field, inverse, residual = run.deformable(settings.deformable, affine, displacement)
         forward = Affine(affine) @ DisplacementField(field[0].cpu(), fixed.grid)
         backward = DisplacementField(inverse[0].cpu(), fixed.grid, residual) @ Affine(affine).inverse()
-    after, overlapping, stages = run.energy(affine, field), run.overlap(affine, field), tuple(run.stages)
+    after, overlapping = run.energy(affine, field), run.overlap(affine, field)
+    stages, notes = tuple(run.stages), tuple(run.notes)
     del run  # the normalised images
     give_back()
-    return Registration(forward, backward, residual, stages, before, after, overlapping)
+    return Registration(forward, backward, residual, stages, before, after, overlapping, notes)
 
 
 def _check(fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None, initial: Transform | None) -> None:
@@ -128,6 +132,7 @@ class _Run:
         self.prompts = prompts
         self.progress = progress
         self.stages: list[Stage] = []
+        self.notes: list[str] = []
         self.grid = pair.fixed_grid
         self.levels: dict[int, Level] = {}
         self.finest = self.level(1)
@@ -174,6 +179,29 @@ class _Run:
             matrix, after, message = plain, before, "no position tried was better than the plain one"
         self.stages.append(Stage("start", time.perf_counter() - begin, 0, before, after, message))
         return matrix
+
+    def match(self, matching: Matching, affine: np.ndarray) -> tuple[np.ndarray, Tensor | None]:
+        """The displacement that matching finds; what is linear in it, for a linear transform; nothing if that does not help."""
+        begin, before = time.perf_counter(), self.energy(affine)
+
+        def tell(number: int, levels: int) -> None:
+            if self.progress is not None:
+                self.progress(Progress("matching", number, levels, before))
+
+        found = matched(matching, self.level, self.grid, affine, tell)
+        self.notes.extend(found.notes)
+        if self.settings.deformable is None:
+            level = self.grid.downsample(found.carried.lattice.factors)
+            matrix, displacement = affine @ fitted(found, level), None
+        else:
+            matrix, field = affine, found.carried
+            displacement = field.lattice.onto(field.field, self.grid.shape, self.finest.lattice)
+        after, message = self.energy(matrix, displacement), "patches were matched"
+        if not after < before:
+            matrix, displacement, after, message = affine, None, before, "undone: it did not improve the finest level"
+        self.stages.append(Stage("matching", time.perf_counter() - begin, 0, before, after, message))
+        give_back()
+        return matrix, displacement
 
     def linear(self, affine: np.ndarray) -> np.ndarray:
         """All linear stages; one that ends worse than it began, or drives the images apart, is undone."""

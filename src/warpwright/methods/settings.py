@@ -11,11 +11,13 @@ from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, Mutua
 from warpwright.errors import BadInput
 from warpwright.methods.deformable import AnyFamily, BSpline, Displacement, Greedy, Velocity
 from warpwright.methods.linear import Kind
+from warpwright.methods.matching import Matching
+from warpwright.methods.patches import Measure
 from warpwright.solver import LBFGS, Adam
 
 __all__ = ["AnySimilarity", "Initialise", "Linear", "Preset", "Settings", "SimilarityName", "TransformName", "preset"]
 
-Initialise = Literal["none", "centre", "moments", "rigid", "affine"]
+Initialise = Literal["none", "centre", "moments", "rigid", "affine", "matching"]
 Preset = Literal["fast", "balanced", "accurate"]
 SimilarityName = Literal["lncc", "mse", "mi", "mind"]
 TransformName = Literal["rigid", "affine", "displacement", "greedy", "velocity", "bspline"]
@@ -54,6 +56,7 @@ class Settings:
         start: "none" takes the world positions as they are, "centre" puts the middles of the images on one another,
             "moments" tries several positions and turns and keeps the best.
         linear: stages before the deformable one, in their order.
+        matching: what is matched after the start, before the linear stages; None for nothing.
         deformable: the family, or None to stop after the linear stages.
         levels: size of the voxels of the deformable stage, in finest voxels of the fixed image, coarse to fine.
         steps: bound on the steps of each level.
@@ -63,6 +66,7 @@ class Settings:
     similarity: AnySimilarity
     start: Literal["none", "centre", "moments"] = "moments"
     linear: tuple[Linear, ...] = ()
+    matching: Matching | None = None
     deformable: AnyFamily | None = None
     levels: tuple[int, ...] = (8, 4, 2, 1)
     steps: tuple[int, ...] = (100, 100, 60, 40)
@@ -84,6 +88,7 @@ STEPS: dict[Preset, tuple[int, ...]] = {
 }
 # weight of the bending energy of a B-spline for voxels of 1 mm, in proportion to what each similarity amounts to
 BENDING: dict[SimilarityName, float] = {"lncc": 3.0, "mse": 0.05, "mi": 3.0, "mind": 0.5}
+MEASURES: dict[SimilarityName, Measure] = {"lncc": "correlation", "mse": "squares", "mi": "mind", "mind": "mind"}
 COARSE = (8, 4, 2)  # levels of a linear stage that another one, or a deformable one, refines
 TOLERANCE: dict[Preset, float] = {"fast": 3e-4, "balanced": 1e-4, "accurate": 2e-5}
 
@@ -104,7 +109,8 @@ def preset(
         transform: what is wanted.
         similarity: "lncc" by default, which suits images of one kind; "mi" or "mind" for two kinds.
         initialise: how far the start goes: world positions, centres, the best of several, and from there a rigid or an
-            affine registration. Default "affine" for deformable transforms, "moments" for linear ones.
+            affine registration; or patches matched near where the images lie, for large displacements. Default "affine" for
+            deformable transforms, "moments" for linear ones.
 
     Returns:
         Settings with every length in mm.
@@ -121,11 +127,13 @@ def preset(
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
     kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
+    starts = {"rigid": "moments", "affine": "moments", "matching": "none"}
     stages = kinds.get(first, ())[-1:] if not linear_only else kinds[transform]
     return Settings(
         similarity=similarities[named],
-        start="moments" if first in kinds else first,  # pyright: ignore[reportArgumentType]
+        start=starts.get(first, first),  # pyright: ignore[reportArgumentType]
         linear=tuple(Linear(kind=k) if k == transform else Linear(kind=k, levels=COARSE) for k in stages),
+        matching=Matching(measure=MEASURES[named]) if first == "matching" else None,
         deformable=None if linear_only else families(unit, tuning, BENDING[named])[transform],
         steps=STEPS[name],
         tolerance=TOLERANCE[name],

@@ -12,12 +12,12 @@ from torch import Tensor
 from warpwright.energies.regularity import Regularity
 from warpwright.energies.similarity import Similarity
 from warpwright.methods.deformable import AnyFamily, Scale
-from warpwright.methods.levels import Lattice, Level
+from warpwright.methods.levels import Carried, Level
 from warpwright.methods.memory import give_back
 from warpwright.methods.objective import FieldObjective
 from warpwright.solver import Adjoint, Solution, Status, add, minimise
 
-__all__ = ["Carried", "Task", "solve_levels", "still"]
+__all__ = ["Task", "solve_levels", "still"]
 
 LARGE = 1 << 21  # voxels of a level that is worth giving memory back for in every step
 
@@ -41,14 +41,6 @@ class Task:
     prompts: Sequence[Regularity] = ()
     begin: Callable[[], Callable[[int, Tensor], None] | None] | None = None
     end: Callable[[Solution], None] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Carried:
-    """The field that levels hand on: (B, D, *S), voxels of its lattice."""
-
-    field: Tensor
-    lattice: Lattice
 
 
 def solve_levels(

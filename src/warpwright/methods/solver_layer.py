@@ -25,8 +25,8 @@ from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, spatial
 from warpwright.methods.deformable import AnyFamily
-from warpwright.methods.levels import Lattice, Level, Pair
-from warpwright.methods.solve import Carried, Task, solve_levels
+from warpwright.methods.levels import Carried, Lattice, Level, Pair
+from warpwright.methods.solve import Task, solve_levels
 from warpwright.networks.features import FeaturePyramid
 from warpwright.solver import Krylov, OneStep, Solution, Status, Truncated, Unroll
 

@@ -5,8 +5,12 @@ An `Architecture` is a frozen description; `build` makes the `Estimator`, which 
 
 from warpwright.networks.affine_net import AffineNet
 from warpwright.networks.base import Architecture, Estimator
+from warpwright.networks.correlation import Correlation, Matcher
 from warpwright.networks.dirnet import DIRNet
+from warpwright.networks.encoder import Encoder, EncoderNetwork
 from warpwright.networks.estimate import (
+    Basis,
+    BasisLogits,
     ControlPoints,
     Displacement,
     Estimate,
@@ -23,21 +27,27 @@ from warpwright.networks.tall_unet import TallUNet
 from warpwright.networks.transmorph import TransMorph
 from warpwright.networks.voxelmorph import VoxelMorph, VoxelMorphDiff
 
-AnyArchitecture = AffineNet | DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
+AnyArchitecture = AffineNet | Correlation | DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
 
 __all__ = [
     "FCNSS",
     "AffineNet",
     "AnyArchitecture",
     "Architecture",
+    "Basis",
+    "BasisLogits",
     "ControlPoints",
+    "Correlation",
     "DIRNet",
     "Displacement",
+    "Encoder",
+    "EncoderNetwork",
     "Estimate",
     "Estimator",
     "FieldKind",
     "LKUNet",
     "LinearMap",
+    "Matcher",
     "TallUNet",
     "TransMorph",
     "Velocity",

@@ -7,14 +7,63 @@ component order = axis order, and pull back: `moved(x) = moving(x + u(x))`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-__all__ = ["ControlPoints", "Displacement", "Estimate", "FieldKind", "LinearMap", "Velocity", "VelocityDistribution", "field"]
+from warpwright.errors import BadInput
 
-FieldKind = Literal["displacement", "velocity"]
+__all__ = [
+    "Basis",
+    "BasisLogits",
+    "ControlPoints",
+    "Displacement",
+    "Estimate",
+    "FieldKind",
+    "LinearMap",
+    "VectorKind",
+    "Velocity",
+    "VelocityDistribution",
+    "components",
+    "field",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """Displacements on a regular grid around zero, over which a network gives a distribution for every voxel.
+
+    Args:
+        reach: largest component, voxels of the lattice that the network estimates on.
+        step: between neighbours, voxels of the lattice.
+
+    Raises:
+        BadInput: the reach is no positive multiple of the step.
+    """
+
+    reach: float
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step <= self.reach < math.inf and abs(self.reach / self.step - self.around) < 1e-6):
+            raise BadInput(f"a basis needs a reach that is a multiple of its step > 0, got {self.reach} and {self.step}")
+
+    @property
+    def around(self) -> int:
+        """Displacements on either side of zero, along an axis."""
+        return round(self.reach / self.step) if self.step else 0
+
+    def vectors(self, dim: int) -> Tensor:
+        """(m, D) float32, m = (2 reach / step + 1)^D, the last axis fastest."""
+        line = torch.arange(-self.around, self.around + 1) * self.step
+        return torch.cartesian_prod(*[line] * dim).reshape(-1, dim).float()
+
+
+VectorKind = Literal["displacement", "velocity"]
+FieldKind = VectorKind | Basis
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,7 +132,22 @@ class ControlPoints(Estimate):
 
     values: Tensor
     knots: tuple[float, ...]
-    of: FieldKind
+    of: VectorKind
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BasisLogits(Estimate):
+    """Distributions over displacements.
+
+    Args:
+        values: (B, m, *T), logarithms of their probabilities but for a constant of each voxel.
+        vectors: (m, D), the displacements, voxels of the lattice.
+        basis: what they were laid out as.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    basis: Basis
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,9 +161,17 @@ class LinearMap(Estimate):
     values: Tensor
 
 
+def components(kind: FieldKind, dim: int) -> int:
+    """Channels that a network needs for a field of a kind."""
+    return (2 * kind.around + 1) ** dim if isinstance(kind, Basis) else dim
+
+
 def field(
     values: Tensor, kind: FieldKind, shape: tuple[int, ...], factors: tuple[int, ...], coarser: tuple[Estimate, ...] = ()
-) -> Displacement | Velocity:
-    """Vectors (B, D, *T), voxels of the lattice, as the kind that a network was told to give."""
+) -> Displacement | Velocity | BasisLogits:
+    """`components(kind, D)` channels (B, C, *T), vectors in voxels of the lattice, as the kind that a network is to give."""
+    if isinstance(kind, Basis):
+        vectors = kind.vectors(len(shape)).to(values)
+        return BasisLogits(values=values, vectors=vectors, basis=kind, shape=shape, factors=factors, coarser=coarser)
     cls = Velocity if kind == "velocity" else Displacement
     return cls(values=values, shape=shape, factors=factors, coarser=coarser)

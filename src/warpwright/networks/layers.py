@@ -22,6 +22,7 @@ __all__ = [
     "AveragePool",
     "Block",
     "Chain",
+    "Normalisation",
     "crop",
     "double",
     "resize",
@@ -107,6 +108,13 @@ class AveragePool(nn.Module):
         margin = [1 if n >= self.window == 3 else 0 for n in shape]
         pool = AVERAGE_POOL[len(shape)](window, 2, margin, ceil_mode=self.window == 2, count_include_pad=False)
         return pool(features)
+
+
+class Normalisation(nn.GroupNorm):
+    """Group normalisation of any size; a single value is taken to its bias, where torch's layer refuses it."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def double(features: Tensor, shape: Sequence[int], mode: Literal["nearest", "linear"] = "nearest") -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
-from warpwright.networks.estimate import Displacement, FieldKind, Velocity, field
+from warpwright.networks.estimate import Basis, Estimate, FieldKind, components, field
 from warpwright.networks.layers import CONVOLUTION, TRANSPOSED, Block, Chain, crop
 
 __all__ = ["LKUNet"]
@@ -24,11 +24,11 @@ KERNEL = {2: 7, 3: 5}
 
 @dataclass(frozen=True, kw_only=True)
 class LKUNet(Architecture):
-    """One field, bounded by half the image.
+    """One field, bounded by half the image; or distributions over a basis.
 
-    The last layer gives values between -1 and 1, of which 1 stands for half the image along that axis: they are multiplied by
-    S_i / 2 voxels. (So do the authors' losses; their warping multiplies by (S_i - 1) / 2.) It begins as torch begins a
-    convolution, as theirs does, so the first field is not zero.
+    Of a field the last layer gives values between -1 and 1, of which 1 stands for half the image along that axis: they are
+    multiplied by S_i / 2 voxels. (So do the authors' losses; their warping multiplies by (S_i - 1) / 2.) It begins as torch
+    begins a convolution, as theirs does, so the first field is not zero.
 
     Args:
         start: channels at full resolution.
@@ -106,9 +106,10 @@ class LKUNetNetwork(Estimator):
         middle, up = (8 * c, 4 * c, 4 * c, 2 * c), (8 * c, 4 * c, 2 * c, 2 * c, 2 * c)
         levels = list(zip(up, reversed(down[:-1]), middle, up[1:], strict=False))
         self.decoder = nn.ModuleList(Up(dim, *widths) for widths in (levels[:-1] if settings.half_resolution else levels))
-        self.head = nn.Sequential(CONVOLUTION[dim](2 * c, dim, 3, padding=1, bias=False), nn.Softsign())
+        head = CONVOLUTION[dim](2 * c, components(settings.field, dim), 3, padding=1, bias=False)
+        self.head = nn.Sequential(head) if isinstance(settings.field, Basis) else nn.Sequential(head, nn.Softsign())
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Displacement | Velocity:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
         features, skips = torch.cat((moving, fixed), 1), []
         for level in self.encoder:
             features = level(features)
@@ -116,6 +117,7 @@ class LKUNetNetwork(Estimator):
         skips.pop()
         for level in self.decoder:
             features = level(features, skips.pop())
-        shape = tuple(fixed.shape[2:])
-        bound = features.new_tensor([n / 2 / self.factor for n in shape]).view(-1, *(1,) * len(shape))
-        return field(self.head(features) * bound, self.kind, shape, (self.factor,) * len(shape))
+        shape, values = tuple(fixed.shape[2:]), self.head(features)
+        if not isinstance(self.kind, Basis):
+            values = values * features.new_tensor([n / 2 / self.factor for n in shape]).view(-1, *(1,) * len(shape))
+        return field(values, self.kind, shape, (self.factor,) * len(shape))

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from warpwright.networks.base import Architecture, Estimator
-from warpwright.networks.estimate import Displacement, FieldKind, Velocity, field
+from warpwright.networks.estimate import Basis, Estimate, FieldKind, components, field
 from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, AveragePool, Block, crop, double
 from warpwright.networks.widths import check_scale, scaled
 
@@ -27,10 +27,10 @@ DIVISOR = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class TallUNet(Architecture):
-    """One field at full resolution, exactly zero at the beginning.
+    """One field at full resolution, exactly zero at the beginning; or distributions over a basis, all alike.
 
-    The last layer gives a tenth of the unit cube whose corners are the centres of the outermost voxels; component k is along
-    axis k. What leaves the network is in voxels: times n_k - 1.
+    Of a field the last layer gives a tenth of the unit cube whose corners are the centres of the outermost voxels; component k
+    is along axis k. What leaves the network is in voxels: times n_k - 1.
 
     Args:
         field: what the field is.
@@ -104,17 +104,19 @@ class TallUNetNetwork(Estimator):
         for skip, outputs in zip(reversed(skips), reversed(up), strict=True):
             self.decoder.append(Up(dim, width, outputs))
             width = outputs + skip
-        self.head = CONVOLUTION[dim](width, dim, 3, padding=1)
+        self.head = CONVOLUTION[dim](width, components(settings.field, dim), 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Displacement | Velocity:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
         features, skips = torch.cat((moving, fixed), 1), []
         for down in self.encoder:
             skips.append(features)
             features = down(features)
         for up in self.decoder:
             features = up(features, skips.pop())
-        shape = tuple(fixed.shape[2:])
-        voxels = features.new_tensor([n - 1 for n in shape]).view(-1, *(1,) * len(shape))
-        return field(self.head(features) / DIVISOR * voxels, self.kind, shape, (1,) * len(shape))
+        shape, values = tuple(fixed.shape[2:]), self.head(features)
+        if not isinstance(self.kind, Basis):
+            voxels = features.new_tensor([n - 1 for n in shape]).view(-1, *(1,) * len(shape))
+            values = values / DIVISOR * voxels
+        return field(values, self.kind, shape, (1,) * len(shape))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from warpwright.errors import BadInput
 from warpwright.networks.base import Architecture, Estimator
-from warpwright.networks.estimate import ControlPoints, Estimate, FieldKind, VelocityDistribution, field
+from warpwright.networks.estimate import ControlPoints, Estimate, FieldKind, VelocityDistribution, components, field
 from warpwright.networks.layers import AVERAGE_POOL, CONVOLUTION, Block, double, resize, small_normal_
 from warpwright.networks.swin import SwinEncoder
 
@@ -156,7 +156,7 @@ class FieldHead(nn.Module):
     def __init__(self, dim: int, width: int, kind: FieldKind) -> None:
         super().__init__()
         self.kind: FieldKind = kind
-        self.values = small_normal_(CONVOLUTION[dim](width, dim, 3, padding=1))
+        self.values = small_normal_(CONVOLUTION[dim](width, components(kind, dim), 3, padding=1))
 
     def forward(self, features: Tensor, shape: tuple[int, ...]) -> Estimate:
         return field(self.values(features), self.kind, shape, (1,) * len(shape))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwright.networks.base import Architecture, Estimator
-from warpwright.networks.estimate import Displacement, FieldKind, Velocity, VelocityDistribution, field
+from warpwright.networks.estimate import Estimate, FieldKind, VelocityDistribution, components, field
 from warpwright.networks.layers import CONVOLUTION, MAX_POOL, Block, double, small_normal_
 from warpwright.networks.widths import check_scale, scaled
 
@@ -168,9 +168,9 @@ class VoxelMorphNetwork(Estimator):
         super().__init__()
         self.core = core
         self.kind: FieldKind = kind
-        self.head = small_normal_(CONVOLUTION[dim](core.width, dim, 3, padding=1))
+        self.head = small_normal_(CONVOLUTION[dim](core.width, components(kind, dim), 3, padding=1))
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Displacement | Velocity:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Estimate:
         values = self.head(self.core(torch.cat((moving, fixed), 1)))
         shape = tuple(fixed.shape[2:])
         return field(values, self.kind, shape, (2**self.core.level,) * len(shape))

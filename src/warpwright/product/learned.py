@@ -70,7 +70,7 @@ class Learned:
     @property
     def searches(self) -> bool:
         """Whether the classical solver has a part in it."""
-        return self.field_steps > 0 or self.initialise in ("moments", *LINEAR)
+        return self.field_steps > 0 or self.initialise in ("moments", "matching", *LINEAR)
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
@@ -113,7 +113,7 @@ class Learned:
         found = replace(found, stages=(*before, *found.stages))
         if not self.field_steps:
             return found
-        finest = replace(settings, start="centre", linear=(), levels=(1,), steps=(self.field_steps,))
+        finest = replace(settings, start="centre", linear=(), matching=None, levels=(1,), steps=(self.field_steps,))
         masked = {"fixed_mask": masks[0], "moving_mask": masks[1], "device": device}
         untouched = register_pair(fixed, moving, replace(finest, deformable=None), initial=given, **masked)
         prompts = None if self.search is None else self.search.prompts

@@ -3,7 +3,7 @@
 from warpwright.energies.similarity.base import Pointwise, Similarity, reduce
 from warpwright.energies.similarity.lncc import LNCC
 from warpwright.energies.similarity.local_correlation import LocalCorrelation
-from warpwright.energies.similarity.mind import MIND
+from warpwright.energies.similarity.mind import MIND, descriptor
 from warpwright.energies.similarity.mse import MSE
 from warpwright.energies.similarity.mutual_information import MutualInformation
 from warpwright.energies.similarity.weighted import Term, WeightedSum
@@ -21,5 +21,6 @@ __all__ = [
     "Similarity",
     "Term",
     "WeightedSum",
+    "descriptor",
     "reduce",
 ]

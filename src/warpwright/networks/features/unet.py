@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwright.networks.features.base import FeatureArchitecture, FeatureExtractor
-from warpwright.networks.layers import CONVOLUTION, MAX_POOL, Block, double
+from warpwright.networks.layers import CONVOLUTION, MAX_POOL, Block, Normalisation, double
 from warpwright.networks.widths import scaled
 
 __all__ = ["FeatureUNet", "FeatureUNetEncoder"]
@@ -48,13 +48,6 @@ class FeatureUNetEncoder(FeatureArchitecture):
 
 def leaky() -> nn.Module:
     return nn.LeakyReLU(SLOPE)
-
-
-class Normalisation(nn.GroupNorm):
-    """Group normalisation of any size; a single value is taken to its bias, where torch's layer refuses it."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def normalised(dim: int, inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> nn.Module:
