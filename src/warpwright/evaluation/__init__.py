@@ -1,10 +1,10 @@
 """How a result is judged: overlap, surface distance, landmarks, folding, inverse consistency; and what a cohort says.
 
 Measures are functions of tensors or arrays to plain floats; what is not defined is NaN. `learn2reg` holds that challenge's own
-definitions.
+definitions, `fire` the protocol of the FIRE retinal pairs.
 """
 
-from warpwright.evaluation import learn2reg
+from warpwright.evaluation import fire, learn2reg
 from warpwright.evaluation.folding import folding, inverse_consistency
 from warpwright.evaluation.landmarks import summarise, target_registration_error
 from warpwright.evaluation.overlap import dice, jaccard, mean_over_labels, vanished_labels
@@ -16,6 +16,7 @@ __all__ = [
     "assd",
     "bootstrap_interval",
     "dice",
+    "fire",
     "folding",
     "hausdorff",
     "hd95",
