@@ -73,6 +73,13 @@ def test_landmarks_are_branchings_and_ends(dim: int) -> None:
     assert len(tree_of(dim, branching=0.0).landmarks) == 0  # none is thin before it leaves
 
 
+def test_ends_are_left_out_if_asked(dim: int) -> None:
+    trees = [grow_tree(size(dim), 5, (2.5, 2.6), 0.1, 4.0, rng(), ends=ends) for ends in (True, False)]  # too thin to branch
+    assert len(trees[0].landmarks) > 0
+    assert len(trees[1].landmarks) == 0
+    np.testing.assert_array_equal(trees[0].starts, trees[1].starts)
+
+
 def test_roots_are_spread() -> None:
     for seed in range(10):
         tree = tree_of(2, seed=seed)

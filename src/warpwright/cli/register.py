@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warpwright.cli.console import command_line, progress, say, say_json, tell_memory, warn
-from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
+from warpwright.product.choices import Header, Initialise, Kind, Photograph, Preset, SimilarityName, Space
 from warpwright.product.output import check_folder
 
 __all__ = ["register"]
@@ -39,6 +39,7 @@ def register(
     fixed_series: str | None = None,
     moving_series: str | None = None,
     space: Space | None = None,
+    photograph: Photograph | None = None,
     header: Header = "strict",
     device: str = "auto",
     threads: int | None = None,
@@ -77,6 +78,8 @@ def register(
         fixed_series: which series (UID or its ending) of a DICOM folder that holds several.
         moving_series: the same for MOVING.
         space: frame of the landmarks in a .csv.
+        photograph: what to take of pictures in colour: the green channel, the grey of all, or, of the fundus, green with even
+            contrast and the field of view as mask; also leaves moved.png, in colour.
         header: which geometry of a NIfTI file to take where its two differ.
         device: auto, cpu, cuda or cuda:0.
         threads: CPU threads.
@@ -111,6 +114,7 @@ def register(
         prompt_labels=prompt_labels,
         prompt_points=prompt_points,
         prompt_weight=prompt_weight,
+        photograph=photograph,
     )
     if dry_run:
         say_json({**plan.to_mapping(), "notes": plan.notes})

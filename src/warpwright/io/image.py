@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 NIBABEL = (".nii.gz", ".nii", ".mgz", ".mgh")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+PICTURES = {".png": (1, 3, 4), ".jpg": (1, 3), ".jpeg": (1, 3), ".bmp": (1, 3, 4)}  # and the channels that they hold
 TIFF = (".tif", ".tiff")
 WRITABLE = (*NIBABEL, ".nrrd", ".mha", *TIFF, *PICTURES)
 READABLE = (*WRITABLE, ".nhdr", ".mhd", ".gipl", ".dcm")
@@ -177,8 +177,8 @@ def write_image(path: str | Path, image: Image, *, dtype: torch.dtype | None = N
         path: file; an old one is replaced.
         image: (C, *S).
         dtype: of the values in the file; default float32 for floats, and integers as they are. A picture (.png, .jpg,
-            .bmp) holds the values rounded to 8 bits. Pictures and TIFF hold 2-D images with their voxel sizes at most,
-            no place in the world.
+            .bmp) holds the values rounded to 8 bits, in grey or RGB (.png and .bmp: or with alpha). Pictures and TIFF hold
+            2-D images with their voxel sizes at most, no place in the world.
 
     Raises:
         BadInput: the suffix is unknown, or the format cannot hold the image.
@@ -192,7 +192,7 @@ def write_image(path: str | Path, image: Image, *, dtype: torch.dtype | None = N
             f"{path}: its format holds 2-D images, this one has {image.grid.dim} axes: expected .nii.gz, .nrrd or .mha"
         )
     if suffix in PICTURES:
-        array = _eight_bits(path, array)
+        array = _eight_bits(path, array, PICTURES[suffix])
     if suffix not in NIBABEL:
         from warpwright.io.simpleitk import write_itk_image
 
@@ -212,7 +212,12 @@ def _for_file(data: Tensor, dtype: torch.dtype | None) -> Tensor:
     return data.to(dtype or data.dtype)
 
 
-def _eight_bits(path: Path, array: np.ndarray) -> np.ndarray:
+def _eight_bits(path: Path, array: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
+    if len(array) not in channels:
+        held = " or ".join(str(n) for n in channels)
+        raise BadInput(
+            f"{path}: its format holds {held} channels, this image has {len(array)}: expected .tif, .nii.gz, .nrrd or .mha"
+        )
     values = np.rint(array)
     if values.min() < 0 or values.max() > 255:
         raise BadInput(

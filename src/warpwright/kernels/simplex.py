@@ -101,9 +101,13 @@ def _project(z, threshold, number, total):
         row = z[i]
         for x in range(LANES):
             threshold[x] = row[x] if row[x] > threshold[x] else threshold[x]
+    for i in range(len(z)):  # the largest becomes zero: if it were large, it would hide the one that is taken from it
+        row = z[i]
+        for x in range(LANES):
+            row[x] -= threshold[x]
             total[x] += row[x]
     for x in range(LANES):
-        threshold[x] = max(threshold[x] - kind(1), (total[x] - kind(1)) / kind(len(z)))
+        threshold[x] = max(kind(-1), (total[x] - kind(1)) / kind(len(z)))
     changing = True
     while changing:
         for x in range(LANES):

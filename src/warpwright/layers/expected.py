@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -48,8 +49,8 @@ class WeightedGaussian(LayerSettings):
     sigma: float = 6.0
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise BadInput(f"a weighted Gaussian needs a sigma > 0, got {self.sigma}")
+        if not 0 < self.sigma < math.inf:
+            raise BadInput(f"a weighted Gaussian needs a finite sigma > 0, got {self.sigma}")
 
     def build(self, dim: int) -> FieldLayer:
         return Weighting(self)
@@ -70,6 +71,6 @@ class Weighting(FieldLayer):
         probability = given.values.softmax(1)
         confidence = probability.max(1, keepdim=True).values.square()
         sigma = [self.settings.sigma] * len(given.shape)
-        total = gaussian(confidence, sigma).clamp_min(1e-6)
+        total = gaussian(confidence, sigma)
         means = expectation(probability, given.vectors.to(probability))
         return Displacement(values=gaussian(confidence * means, sigma) / total, shape=given.shape, factors=given.factors)

@@ -21,8 +21,8 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        top, mean = values.amax(1, keepdim=True), values.mean(1, keepdim=True)
-        threshold = torch.maximum(top - 1, mean - 1 / values.shape[1])
+        values = values - values.amax(1, keepdim=True)  # or large ones would hide the one that is taken from the largest
+        threshold = (values.mean(1, keepdim=True) - 1 / values.shape[1]).clamp_min(-1)
         number = torch.full_like(threshold, torch.inf)
         while True:  # the support shrinks, so this ends
             support = (values > threshold).sum(1, keepdim=True, dtype=values.dtype)

@@ -72,8 +72,8 @@ class SmoothProper(LayerSettings):
         if self.iterations < 1:
             raise BadInput(f"SmoothProper needs at least 1 iteration, got {self.iterations}")
         for name in ("first", "last", "beta", "start"):
-            if not getattr(self, name) > 0:
-                raise BadInput(f"SmoothProper's {name} must be positive (alpha and beta are), got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise BadInput(f"SmoothProper's {name} must be positive and finite, got {getattr(self, name)}")
         if self.learned and self.v_solver == "gaussian":
             raise BadInput("SmoothProper learns its alphas and beta through the exact v_solver only, got gaussian")
 
@@ -140,7 +140,8 @@ def smooth_proper(
     _check(probability, basis, alphas, beta)
     smooth = screened if v_solver == "exact" else blurred
     means, confidence = expectation(probability, basis), probability.max(1, keepdim=True).values.square()
-    v = smooth(confidence * means, start**2) / smooth(confidence, start**2).clamp_min(1e-6)
+    least = 0.5 / len(basis) ** 2  # half of what it is where nothing is known: only rounding falls below
+    v = smooth(confidence * means, start**2) / smooth(confidence, start**2).clamp_min(least)
     target, u = v, means
     for alpha in alphas:
         target, u = _q_step(q_step, probability, v, basis, alpha)
@@ -156,6 +157,8 @@ def _check(probability: Tensor, basis: Tensor, alphas: Tensor, beta: Tensor) -> 
     if basis.ndim != 2 or probability.shape[1] != len(basis) or basis.shape[1] != probability.ndim - 2:
         found = f"{tuple(probability.shape)} and {tuple(basis.shape)}"
         raise BadInput(f"a distribution (B, m, *S) and a basis (m, D) of its displacements were expected, got {found}")
+    if alphas.ndim != 1 or not len(alphas):
+        raise BadInput(f"an alpha for each of at least 1 iteration was expected, got {tuple(alphas.shape)}")
     with torch.no_grad():
         if not bool((alphas > 0).all() and beta > 0):
             raise BadInput(f"alpha and beta must be positive, got {alphas.tolist()} and {float(beta)}")

@@ -24,7 +24,7 @@ from warpwright.transforms import compose
 
 __all__ = ["Matched", "Matching", "fitted", "matched"]
 
-TEMPERATURE: dict[Measure, float] = {"squares": 0.01, "correlation": 0.1, "mind": 0.01}
+TEMPERATURE: dict[Measure, float] = {"squares": 0.01, "correlation": 0.02, "mind": 0.01}
 FINER = Basis(reach=2)  # of every level but the coarsest
 EDGE = 0.01  # share of a level's voxels at the edge of the basis, beyond which it is too small
 LARGEST = 64  # of a level's voxel, in finest ones
@@ -49,10 +49,10 @@ class Matching:
 
     reach: float = 0.1
     measure: Measure = "correlation"
-    radius: int = 3
+    radius: int = 5
     entries: int = 1 << 26
-    finest: int = 1
-    layer: SmoothProper = SmoothProper(iterations=12)
+    finest: int = 2
+    layer: SmoothProper = SmoothProper(iterations=20)
 
     def __post_init__(self) -> None:
         if not (0 < self.reach <= 1 and self.radius >= 1 and self.entries >= 1 and self.finest >= 1):

@@ -14,7 +14,7 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.io.frames import named_grid
-from warpwright.io.image import check_on_grid, read_labels, read_mask, read_scalar, require_structure
+from warpwright.io.image import check_on_grid, read_image, read_labels, read_mask, require_structure
 from warpwright.io.points import Points, read_points
 from warpwright.product.choices import Header, Side, Space
 from warpwright.sampling import inside
@@ -24,9 +24,11 @@ __all__ = [
     "ImageLike",
     "PointsLike",
     "Space",
+    "any_image",
     "digest",
     "labels_on",
     "mask_on",
+    "one_channel",
     "outside",
     "outside_note",
     "points_of",
@@ -38,7 +40,16 @@ PointsLike: TypeAlias = str | Path | Points | Tensor | np.ndarray
 
 
 def scalar_image(value: ImageLike, role: str, header: Header, series: str | None = None) -> Image:
-    """An image of one channel, float32, finite, not constant.
+    """As `any_image`, of one channel.
+
+    Raises:
+        BadInput: as there, or it has several channels.
+    """
+    return one_channel(any_image(value, role, header, series))
+
+
+def any_image(value: ImageLike, role: str, header: Header, series: str | None = None) -> Image:
+    """An image of any number of channels, float32, finite, not constant.
 
     Args:
         value: a path, an `Image`, or an array (*S) with its (D+1, D+1) voxel to world RAS+ mm affine.
@@ -47,18 +58,30 @@ def scalar_image(value: ImageLike, role: str, header: Header, series: str | None
         series: which series (UID or its ending) of a DICOM folder that holds several.
 
     Raises:
-        BadInput: it cannot be read, is not a scalar image, holds NaN or inf, or is constant, or a series is named and it is
-            no folder.
+        BadInput: it cannot be read, holds NaN or inf, or is constant, or a series is named and it is no folder.
     """
     if series is not None and not (isinstance(value, (str, Path)) and Path(value).is_dir()):
         raise BadInput(f"{_called(value, role)}: is no DICOM folder, so the series {series!r} cannot be chosen from it")
-    image = read_scalar(value, header=header, series=series) if isinstance(value, (str, Path)) else _in_memory(value, role)
-    if image.channels != 1:
-        raise BadInput(f"{image.name}: has {image.channels} channels, expected an image of one")
+    image = read_image(value, header=header, series=series) if isinstance(value, (str, Path)) else _in_memory(value, role)
     image = Image(image.data.to(torch.float32), image.grid, image.name, image.notes)
     if not bool(torch.isfinite(image.data).all()):
         raise BadInput(f"{image.name}: holds NaN or inf, expected finite intensities")
     require_structure(image)
+    return image
+
+
+def one_channel(image: Image, advice: str = "") -> Image:
+    """The image, if it has one channel.
+
+    Args:
+        image: of any number of channels.
+        advice: what a message says at its end.
+
+    Raises:
+        BadInput: it has several.
+    """
+    if image.channels != 1:
+        raise BadInput(f"{image.name}: has {image.channels} channels (4-D or RGB), an image of one was expected{advice}")
     return image
 
 

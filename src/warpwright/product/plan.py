@@ -19,20 +19,19 @@ from warpwright.geometry import Grid, Image
 from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods import Progress, Prompting, Registration, Settings, needed, register_pair
 from warpwright.product.choice import Choice
-from warpwright.product.choices import Header, Side, Space
+from warpwright.product.choices import Header, Photograph, Side, Space
 from warpwright.product.inputs import (
     ImageLike,
     PointsLike,
     digest,
     labels_on,
-    mask_on,
     outside,
     outside_note,
     points_of,
-    scalar_image,
 )
 from warpwright.product.learned import Learned, learned
 from warpwright.product.model_folder import ModelFolder
+from warpwright.product.photographs import seen, size_note
 from warpwright.product.resources import check_memory, granted_threads, peak_memory
 from warpwright.product.resources import threads as using
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
@@ -65,6 +64,8 @@ class Plan:
     threads: int
     seed: int
     inputs: dict[str, dict[str, str]]
+    photograph: Photograph | None = None
+    colours: Image | None = None
     remarks: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class Plan:
         return {
             "inputs": self.inputs,
             "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
+            "photograph": self.photograph,
             "settings": to_mapping(self.settings),
             "model": None if self.learned is None else self.learned.to_mapping(),
             "prompts": None if self.prompts is None else _told(self.prompts),
@@ -154,6 +156,7 @@ class Plan:
             moving=self.moving,
             before=before,
             moved=moved,
+            colours=None if self.colours is None else _pull(self.colours, registration.forward, self.fixed.grid),
             jacobian=jacobian,
             initial=start,
             registration=replace(
@@ -197,6 +200,7 @@ def prepare(
     prompt_labels: tuple[ImageLike, ImageLike] | None = None,
     prompt_points: tuple[PointsLike, PointsLike] | None = None,
     prompt_weight: float | None = None,
+    photograph: Photograph | None = None,
 ) -> Plan:
     """Read and check everything; pairs are (fixed, moving). See `register`.
 
@@ -210,7 +214,8 @@ def prepare(
     granted, fewer = granted_threads(threads)
     with using(granted):
         device = chosen_device(device)
-        first, second = scalar_image(fixed, "fixed", header, series[0]), scalar_image(moving, "moving", header, series[1])
+        looks = [seen(i, s, header, n, photograph) for i, s, n in zip((fixed, moving), SIDES, series, strict=True)]
+        first, second = (look.image for look in looks)
         if first.grid.dim != second.grid.dim:
             raise BadInput(
                 f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
@@ -253,8 +258,8 @@ def prepare(
         return Plan(
             fixed=first,
             moving=second,
-            fixed_mask=mask_on(masks[0], first, "fixed mask", header),
-            moving_mask=mask_on(masks[1], second, "moving mask", header),
+            fixed_mask=looks[0].mask(masks[0], "fixed mask", header),
+            moving_mask=looks[1].mask(masks[1], "moving mask", header),
             fixed_labels=maps[0],
             moving_labels=maps[1],
             landmarks=_landmarks(points, (first, second), space),
@@ -264,9 +269,11 @@ def prepare(
             prompts=prompts,
             device=device,
             threads=granted,
-            remarks=fewer,
+            remarks=(*fewer, *size_note(*looks)),
             seed=seed,
             inputs=inputs,
+            photograph=photograph,
+            colours=looks[1].colours,
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warpwright.methods import Progress
 from warpwright.product.choice import Choice
-from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName, Space
+from warpwright.product.choices import Header, Initialise, Kind, Photograph, Preset, SimilarityName, Space
 from warpwright.product.inputs import ImageLike, PointsLike
 from warpwright.product.model_folder import ModelFolder
 from warpwright.product.plan import prepare
@@ -43,6 +43,7 @@ def register(
     fixed_series: str | None = None,
     moving_series: str | None = None,
     space: Space | None = None,
+    photograph: Photograph | None = None,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
@@ -81,6 +82,9 @@ def register(
         fixed_series: which series (UID or its ending) of a DICOM folder that holds several.
         moving_series: the same for the moving image.
         space: frame of the coordinates in a `.csv` of points.
+        photograph: what to take of two pictures in colour: "green", the green channel; "grey", the luminance; "fundus", the
+            green channel with its contrast evened out (0 to 1), and as masks, where none are given, the fields of view. The
+            result then also holds the moved picture in colour. Default: images have one channel.
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads; default torch's.
         seed: of everything drawn at random (nothing is, so far); recorded.
@@ -112,5 +116,6 @@ def register(
         prompt_labels=prompt_labels,
         prompt_points=prompt_points,
         prompt_weight=prompt_weight,
+        photograph=photograph,
     )
     return plan.run(progress)

@@ -52,6 +52,7 @@ class RegistrationResult:
         moving: the moving image on its own grid.
         before: the moving image on the fixed grid at its initial position.
         moved: the moving image on the fixed grid through the transform.
+        colours: likewise the photograph that the moving image is taken from, (C, *S), 0 to 255; None if from none.
         jacobian: determinant of the full map in mm, on the fixed grid.
         initial: where the moving image lay at first, world points of fixed to world points of moving.
         registration: what the method returned.
@@ -66,6 +67,7 @@ class RegistrationResult:
     moving: Image
     before: Image
     moved: Image
+    colours: Image | None = None
     jacobian: Image
     initial: Transform
     registration: Registration
@@ -102,6 +104,8 @@ class RegistrationResult:
     def save(self, directory: str | Path, *, force: bool = False, command: str | None = None) -> Path:
         """Write transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png and result.json; all or none.
 
+        Of photographs also moved.png.
+
         Args:
             directory: a new or empty folder, or any if `force`.
             force: replace the results of an earlier run; other files in the folder stay.
@@ -125,6 +129,8 @@ class RegistrationResult:
     def _write_images(self, folder: Path) -> None:
         write_image(folder / "moved.nii.gz", self.moved)
         write_image(folder / "jacobian.nii.gz", self.jacobian)
+        if self.colours is not None:
+            write_image(folder / "moved.png", self.colours)
 
     def picture(self) -> Picture:
         """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""

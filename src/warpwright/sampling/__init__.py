@@ -2,6 +2,7 @@
 
 from warpwright.sampling.directional import warp_directional
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum, gaussian_zero_padded
+from warpwright.sampling.fundus import enhance_fundus, equalise, field_of_view, green_channel, luminance
 from warpwright.sampling.intensity import AnyNormalisation, Percentiles, Window
 from warpwright.sampling.pyramid import downsample, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, splat
@@ -15,10 +16,15 @@ __all__ = [
     "Window",
     "box_sum",
     "downsample",
+    "enhance_fundus",
+    "equalise",
+    "field_of_view",
     "gaussian",
     "gaussian_sum",
     "gaussian_zero_padded",
+    "green_channel",
     "inside",
+    "luminance",
     "resize_displacement",
     "sample",
     "sample_labels",

@@ -20,7 +20,7 @@ BLOCK = 512  # pieces drawn at a time
 
 
 class VesselTree(NamedTuple):
-    """N pieces of vessels, and the places where vessels branch or end.
+    """N pieces of vessels, and the places where vessels branch (or end).
 
     Args:
         starts: (N, D), voxels.
@@ -36,7 +36,14 @@ class VesselTree(NamedTuple):
 
 
 def grow_tree(
-    shape: tuple[int, ...], roots: int, radii: tuple[float, float], branching: float, margin: float, rng: np.random.Generator
+    shape: tuple[int, ...],
+    roots: int,
+    radii: tuple[float, float],
+    branching: float,
+    margin: float,
+    rng: np.random.Generator,
+    *,
+    ends: bool = True,
 ) -> VesselTree:
     """Vessels that leave a disc in the image, wander and branch until they are thin or outside.
 
@@ -47,6 +54,7 @@ def grow_tree(
         branching: probability of a branching in a step.
         margin: how far beyond the image vessels are followed, voxels.
         rng: where the numbers come from.
+        ends: whether the places where vessels end are landmarks, beside those where they branch.
     """
     last = np.array(shape) - 1.0
     disc = last / 2
@@ -67,10 +75,10 @@ def grow_tree(
                 side = rng.uniform(*FORK) * _unit(_across(way, rng.normal(size=len(shape))))
                 buds.append((place, _turned(way, side), radius * CHILD))
                 way, radius = _turned(way, -0.35 * side), radius * PARENT
-        if radius < radii[0]:
+        if ends and radius < radii[0]:
             landmarks.append(place[None])
-    starts, ends, widths = (np.array(part) for part in zip(*pieces, strict=True))
-    return VesselTree(starts, ends, widths, np.concatenate(landmarks))
+    starts, tips, widths = (np.array(part) for part in zip(*pieces, strict=True))
+    return VesselTree(starts, tips, widths, np.concatenate(landmarks))
 
 
 def render_tree(tree: VesselTree, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

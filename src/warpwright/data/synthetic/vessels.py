@@ -38,6 +38,7 @@ class VesselSettings:
         smoothness: standard deviation of the Gaussian that makes the field smooth. The map does not fold if it is at least
             four times the amplitude and at most half of the shortest axis.
         noise: standard deviation of the noise of either image, whose intensities are in [0, 1].
+        ends: whether the places where vessels end are landmarks, beside those where they branch.
     """
 
     roots: int = 7
@@ -47,6 +48,7 @@ class VesselSettings:
     amplitude: float = 4.0
     smoothness: float = 20.0
     noise: float = 0.03
+    ends: bool = True
 
     def __post_init__(self) -> None:
         check_at_least("the number of vessels", self.roots, 1)
@@ -71,12 +73,12 @@ def vessel_pair(shape: tuple[int, ...], settings: VesselSettings, rng: np.random
 
     Returns:
         A pair with labels (1 within the radius of a vessel), the displacement, and as points the places where vessels branch
-        or end, where both images show them.
+        (or end), where both images show them.
     """
     check_shape(shape)
     displacement = _smooth_displacement(shape, settings, rng)
     margin = settings.translation + settings.amplitude + PROFILE
-    tree = grow_tree(shape, settings.roots, settings.radii, settings.branching, margin, rng)
+    tree = grow_tree(shape, settings.roots, settings.radii, settings.branching, margin, rng, ends=settings.ends)
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for field in (displacement, torch.zeros_like(displacement)):
