@@ -26,7 +26,9 @@ from warpwright.training import train
 from warpwright.training.config import read_training
 
 HERE = Path(__file__).parent
-RECIPES = sorted({config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml")})
+RECIPES = sorted(
+    {config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml") if config.parent.name in COHORTS}
+)
 
 
 def main() -> int:

@@ -12,11 +12,31 @@ import torch
 from scipy.linalg import expm
 from torch import Tensor
 
-from oracles.make import normal, orders, permute_field, smooth_field
+from oracles.make import normal, orders, permute_field, permute_image, smooth_field
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, identity_points
-from warpwright.layers import AnyLayer, DrawVelocity, FieldLayer, FullSize, Integrate, Pipeline, SplineField
-from warpwright.networks import ControlPoints, Displacement, Estimate, FieldKind, Velocity, VelocityDistribution
+from warpwright.layers import (
+    AnyLayer,
+    DrawVelocity,
+    Expected,
+    FieldLayer,
+    FullSize,
+    Integrate,
+    Pipeline,
+    SmoothProper,
+    SplineField,
+    WeightedGaussian,
+)
+from warpwright.networks import (
+    Basis,
+    BasisLogits,
+    ControlPoints,
+    Displacement,
+    Estimate,
+    FieldKind,
+    Velocity,
+    VelocityDistribution,
+)
 from warpwright.sampling import resize_displacement
 from warpwright.transforms import bspline_displacement, compose, control_shape, exp
 
@@ -57,7 +77,15 @@ def sample_of(kind: type[Estimate], dim: int, dtype: torch.dtype = torch.float64
         knots = (2.0, 1.5, 2.5)[:dim]
         control = torch.cat([smooth_field(control_shape(lattice(shape, factors), knots), size) for size in (0.7, -0.4)])
         return ControlPoints(values=control.to(dtype), knots=knots, of="velocity", **known)
+    if kind is BasisLogits:
+        many = torch.cat([smooth_field(lattice(shape, factors), size, 3**dim) for size in (4.0, -3.0)])
+        return logits(many.to(dtype), dim, **known)
     return Displacement(values=part, inverse=-part, **known) if kind is Displacement else Velocity(values=part, **known)
+
+
+def logits(values: Tensor, dim: int, **known: Any) -> BasisLogits:
+    basis = Basis(reach=1)
+    return BasisLogits(values=values, vectors=basis.vectors(dim).to(values), basis=basis, **known)
 
 
 SERVED: list[tuple[AnyLayer, type[Estimate], type[Estimate]]] = [
@@ -65,6 +93,9 @@ SERVED: list[tuple[AnyLayer, type[Estimate], type[Estimate]]] = [
     (SplineField(), ControlPoints, Velocity),
     (Integrate(steps=3), Velocity, Displacement),
     (FullSize(), Displacement, Displacement),
+    (Expected(), BasisLogits, Displacement),
+    (WeightedGaussian(sigma=1.5), BasisLogits, Displacement),
+    (SmoothProper(iterations=2, learned=True), BasisLogits, Displacement),
 ]
 EVERY = pytest.mark.parametrize(("settings", "kind", "result"), SERVED, ids=[type(s).__name__ for s, _, _ in SERVED])
 
@@ -74,7 +105,7 @@ def test_every_layer_serves_one_kind_and_names_others(
     settings: AnyLayer, kind: type[Estimate], result: type[Estimate], dim: int
 ) -> None:
     layer = settings.build(dim)
-    for given in (VelocityDistribution, ControlPoints, Velocity, Displacement):
+    for given in (VelocityDistribution, ControlPoints, Velocity, Displacement, BasisLogits):
         estimate = sample_of(given, dim)
         if given is kind:
             assert isinstance(layer(estimate), result)
@@ -102,7 +133,7 @@ def test_coarser_levels_are_treated_too(settings: AnyLayer, kind: type[Estimate]
 def fields(estimate: Estimate) -> list[Tensor]:
     if isinstance(estimate, VelocityDistribution):
         return [estimate.mean, estimate.log_variance]
-    assert isinstance(estimate, (Displacement, Velocity, ControlPoints))
+    assert isinstance(estimate, (Displacement, Velocity, ControlPoints, BasisLogits))
     inverse = estimate.inverse if isinstance(estimate, Displacement) else None
     return [estimate.values] if inverse is None else [estimate.values, inverse]
 
@@ -314,7 +345,7 @@ def test_a_constant_spline_is_a_translation(dim: int) -> None:
 
 def small(kind: type[Estimate], dim: int, generator: torch.Generator) -> tuple[Estimate, tuple[Tensor, ...]]:
     """An estimate with values that are far from kinks of linear interpolation, and these values."""
-    shape, factors = (3, 4, 2)[:dim], (2, 1, 1)[:dim]
+    shape, factors = ((2, 3, 2) if kind is BasisLogits else (3, 4, 2))[:dim], (2, 1, 1)[:dim]
     size = lattice(shape, factors)
     known: dict[str, Any] = {"shape": shape, "factors": factors}
     values = 0.3 + 0.05 * normal(generator, 1, dim, *size)
@@ -325,6 +356,9 @@ def small(kind: type[Estimate], dim: int, generator: torch.Generator) -> tuple[E
         knots = (1.5, 2.0, 2.0)[:dim]
         control = normal(generator, 1, dim, *control_shape(size, knots))
         return ControlPoints(values=control, knots=knots, of="displacement", **known), (control,)
+    if kind is BasisLogits:
+        many = normal(generator, 1, 3**dim, *size)
+        return logits(many, dim, **known), (many,)
     if kind is Displacement:
         return Displacement(values=values, inverse=-values, **known), (values, -values)
     return Velocity(values=values, **known), (values,)
@@ -352,7 +386,10 @@ def permuted(estimate: Estimate, order: tuple[int, ...]) -> Estimate:
     def turned(values: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(values[k] for k in order)
 
-    moved = with_values(estimate, tuple(permute_field(v, order) for v in fields(estimate)))
+    if isinstance(estimate, BasisLogits):
+        moved = replace(estimate, values=permute_image(estimate.values, order), vectors=estimate.vectors[:, list(order)])
+    else:
+        moved = with_values(estimate, tuple(permute_field(v, order) for v in fields(estimate)))
     moved = replace(moved, shape=turned(estimate.shape), factors=turned(estimate.factors))  # pyright: ignore
     return replace(moved, knots=turned(moved.knots)) if isinstance(moved, ControlPoints) else moved
 
@@ -363,6 +400,9 @@ SETTINGS: list[tuple[Callable[[], AnyLayer], type[Estimate]]] = [
     (Integrate, Velocity),
     (lambda: Integrate(downsize=2), Velocity),
     (FullSize, Displacement),
+    (Expected, BasisLogits),
+    (lambda: WeightedGaussian(sigma=1.5), BasisLogits),
+    (lambda: SmoothProper(iterations=2), BasisLogits),
 ]
 
 

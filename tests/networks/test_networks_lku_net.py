@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from warpwright.errors import BadInput
-from warpwright.networks import Displacement, Estimator, Velocity, save_memory
+from warpwright.networks import Basis, BasisLogits, Displacement, Estimator, Velocity, save_memory
 from warpwright.networks.lku_net import LargeKernel, LKUNet
 
 DIMS = pytest.mark.parametrize("shape", [(13, 18), (9, 13, 11)], ids=("2d", "3d"))
@@ -118,6 +118,24 @@ def test_velocity(shape: tuple[int, ...]) -> None:
     estimate = network(shape, field="velocity")(*images(shape))
     assert isinstance(estimate, Velocity)
     assert torch.equal(estimate.values, network(shape)(*images(shape)).values)
+
+
+@DIMS
+@HALF
+def test_distributions_over_a_basis(shape: tuple[int, ...], half: bool) -> None:
+    """Their logarithms are not bounded, as a field is."""
+    dim, basis, factor = len(shape), Basis(reach=2, step=1), 2 if half else 1
+    net = network(shape, field=basis, half_resolution=half)
+    estimate = net(*images(shape))
+    assert isinstance(estimate, BasisLogits)
+    assert (estimate.shape, estimate.factors, estimate.basis) == (shape, (factor,) * dim, basis)
+    assert estimate.values.shape == (2, 5**dim, *(-(-n // factor) for n in shape))
+    assert estimate.vectors.tolist() == basis.vectors(dim).tolist()
+    estimate.values.log_softmax(1)[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
+    with torch.no_grad():
+        net.get_parameter("head.0.weight").mul_(1000)
+        torch.testing.assert_close(net(*images(shape)).values, 1000 * estimate.values, rtol=1e-9, atol=1e-9)
 
 
 @DIMS

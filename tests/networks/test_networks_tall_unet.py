@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from warpwright.errors import BadInput
-from warpwright.networks import Displacement, Estimator, Velocity, save_memory
+from warpwright.networks import Basis, BasisLogits, Displacement, Estimator, Velocity, save_memory
 from warpwright.networks.tall_unet import TallUNet
 
 DIMS = pytest.mark.parametrize("shape", [(13, 18), (9, 13, 11)], ids=("2d", "3d"))
@@ -132,6 +132,24 @@ def test_velocity(shape: tuple[int, ...]) -> None:
     estimate = TallUNet(field="velocity", scale=0.1).build(len(shape), 2).double()(*images(shape))
     assert isinstance(estimate, Velocity)
     assert estimate.values.shape == (2, len(shape), *shape)
+
+
+@pytest.mark.parametrize("shape", [(13, 18), (9, 13, 11), (1, 3), (2, 1, 5)])
+def test_distributions_over_a_basis(shape: tuple[int, ...]) -> None:
+    """All alike at the start; then what the last layer gives, whatever the size of the image."""
+    dim, basis = len(shape), Basis(reach=2, step=1)
+    torch.manual_seed(1)
+    net = TallUNet(field=basis, scale=0.15).build(dim, 2).double()
+    estimate = net(*images(shape))
+    assert isinstance(estimate, BasisLogits)
+    assert (estimate.shape, estimate.factors, estimate.basis) == (shape, (1,) * dim, basis)
+    assert estimate.values.shape == (2, 5**dim, *shape)
+    assert estimate.vectors.tolist() == basis.vectors(dim).tolist()
+    assert estimate.values.abs().max() == 0
+    with torch.no_grad():
+        net.get_parameter("head.bias").copy_(torch.arange(5**dim))
+        values = net(*images(shape)).values
+    assert torch.equal(values, torch.arange(5.0**dim).double().reshape(-1, *(1,) * dim).expand_as(values))
 
 
 @DIMS

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from warpwright.config import from_mapping, to_mapping
 from warpwright.errors import BadInput
-from warpwright.networks import ControlPoints, Displacement, Estimate, Velocity, VelocityDistribution, save_memory
+from warpwright.networks import (
+    Basis,
+    BasisLogits,
+    ControlPoints,
+    Displacement,
+    Estimate,
+    Velocity,
+    VelocityDistribution,
+    save_memory,
+)
 from warpwright.networks.swin import Merge, SwinBlock, SwinEncoder, WindowAttention, from_windows, to_windows
 from warpwright.networks.transmorph import TransMorph, TransMorphNetwork
 from warpwright.transforms.bspline import control_shape
@@ -242,6 +251,19 @@ def test_the_head_gives_the_kind_it_was_told(dim: int) -> None:
     points = network(dim, head="bspline")(fixed, moving)
     assert isinstance(points, ControlPoints)
     assert (points.of, points.knots) == ("velocity", (3.0,) * dim)
+
+
+def test_distributions_over_a_basis(dim: int) -> None:
+    basis, shape = Basis(reach=2, step=1), SHAPES[dim]
+    net = network(dim, field=basis)
+    estimate = net(*images(shape))
+    assert isinstance(estimate, BasisLogits)
+    assert (estimate.shape, estimate.factors, estimate.basis) == (shape, (1,) * dim, basis)
+    assert estimate.values.shape == (2, 5**dim, *shape)
+    assert estimate.vectors.tolist() == basis.vectors(dim).tolist()
+    assert count(net) - count(network(dim)) == (5**dim - dim) * (16 * 3**dim + 1)
+    estimate.values.log_softmax(1)[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
 
 
 @pytest.mark.parametrize(

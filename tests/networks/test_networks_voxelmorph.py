@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from warpwright.errors import BadInput
 from warpwright.networks import (
     Architecture,
+    Basis,
+    BasisLogits,
     Displacement,
     Estimate,
     Estimator,
@@ -164,6 +166,29 @@ def test_what_the_field_is(dim: int) -> None:
     assert isinstance(estimate, Displacement)
     assert estimate.inverse is None
     assert torch.equal(estimate.values, values(network("vm1", shape)(*images(shape)))[0])
+
+
+@pytest.mark.parametrize("half", [False, True], ids=("full", "half"))
+@pytest.mark.parametrize("form", ["vm1", "vm2", "dense"])
+@DIMS
+def test_distributions_over_a_basis(shape: tuple[int, ...], form: Any, half: bool) -> None:
+    """The head has a channel for every displacement; all else is as for a field."""
+    dim, basis = len(shape), Basis(reach=2, step=1)
+    known = {"form": form, "half_resolution": half, "scale": 0.25}
+    torch.manual_seed(1)
+    net = VoxelMorph(field=basis, **known).build(dim, 2).double()
+    estimate = net(*images(shape))
+    assert isinstance(estimate, BasisLogits)
+    factor = 2 if half else 1
+    assert (estimate.shape, estimate.factors, estimate.coarser, estimate.basis) == (shape, (factor,) * dim, (), basis)
+    assert estimate.values.shape == (2, 5**dim, *(-(-n // factor) for n in shape))
+    assert estimate.vectors.tolist() == basis.vectors(dim).tolist()
+    sizes, others = (
+        {name: tuple(p.shape) for name, p in each.named_parameters()} for each in (net, VoxelMorph(**known).build(dim, 2))
+    )
+    assert {name for name in sizes if sizes[name] != others[name]} == {"head.weight", "head.bias"}
+    estimate.values.log_softmax(1)[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
 
 
 @DIMS

@@ -1,9 +1,9 @@
 """Features of both images, compared from level to level, coarse to fine, in three ways that smooth differently.
 
 Every level looks at the moving image's features as the field of the coarser one has moved them, and improves on it: by matching
-over a small basis, whose distributions a layer makes a field of (`Compared`), or by the unrolled iterations of an optimiser with a
-learned regulariser, as VR-Net (`Proximal`) and GraDIRN (`Descent`) do. Encoder and levels are the same for all, so that what
-differs between them is how they smooth.
+over a small basis, whose distributions a layer makes a field of (`Compared`), or by the unrolled iterations of an optimiser
+with a learned regulariser, as VR-Net (`Proximal`) and GraDIRN (`Descent`) do. Encoder and levels are the same for all, so that
+what differs between them is how they smooth.
 
 Reference: Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813; its pyramid is not known.
 """

@@ -127,7 +127,7 @@ def preset(
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
     kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
-    starts = {"rigid": "moments", "affine": "moments", "matching": "none"}
+    starts = {"rigid": "moments", "affine": "moments", "matching": "moments"}
     stages = kinds.get(first, ())[-1:] if not linear_only else kinds[transform]
     return Settings(
         similarity=similarities[named],

@@ -171,7 +171,7 @@ def field(
 ) -> Displacement | Velocity | BasisLogits:
     """`components(kind, D)` channels (B, C, *T), vectors in voxels of the lattice, as the kind that a network is to give."""
     if isinstance(kind, Basis):
-        vectors = kind.vectors(len(shape)).to(values)
+        vectors = kind.vectors(len(shape)).to(values.device, torch.promote_types(values.dtype, torch.float32))
         return BasisLogits(values=values, vectors=vectors, basis=kind, shape=shape, factors=factors, coarser=coarser)
     cls = Velocity if kind == "velocity" else Displacement
     return cls(values=values, shape=shape, factors=factors, coarser=coarser)
