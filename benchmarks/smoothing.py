@@ -1,7 +1,7 @@
 """What the layer SmoothProper costs: seconds and memory of a forward and a backward pass, beside layers without it.
 
-`python benchmarks/smoothing.py`: 256 x 256 voxels, 121 displacements, 6 iterations, float32. Each layer runs in a process of its
-own, whose highest memory is read before and after; the logits themselves are not counted, their gradient is.
+`python benchmarks/smoothing.py`: 256 x 256 voxels, 121 displacements, 6 iterations, float32. Each layer runs in a process of
+its own, whose highest memory is read before and after; the logits themselves are not counted, their gradient is.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def test_vessels_that_lie_far_apart_are_brought_together(spacing: tuple[float, f
     error = float((found.forward(here) - there).norm(dim=1).mean()) / min(spacing)
     assert begin > 8
     assert error < 1.5
-    assert [s.name for s in found.stages][0] == "matching"
+    assert found.stages[0].name == "matching"
     assert found.notes == ()
 
 
