@@ -14,6 +14,8 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.layers import SmoothProper
 from warpwright.methods import Matching, Settings, needed, preset, register_pair
+from warpwright.methods.levels import Carried, Lattice
+from warpwright.methods.matching import Matched, fitted
 from warpwright.networks import Basis
 
 FAR = VesselSettings(translation=12.0, amplitude=2.0, smoothness=20.0, noise=0.01)
@@ -54,6 +56,28 @@ def test_a_linear_transform_takes_what_is_linear() -> None:
     shift = np.median((there - here).numpy(), axis=0)
     middle = torch.tensor([[50.0, 40.0]], dtype=torch.float64)
     np.testing.assert_allclose((found.forward(middle) - middle)[0], shift, atol=3.0)
+
+
+def test_a_rigid_transform_stays_rigid() -> None:
+    """Although the images are stretched."""
+    fixed, moving, *_ = pair()
+    stretched = Image(moving.data, Grid(moving.grid.shape, moving.grid.affine @ np.diag([1.15, 1.0, 1.0])), "stretched")
+    rigid = preset("fast", (1.0,), transform="rigid", initialise="matching")
+    found = register_pair(fixed, stretched, replace(rigid, start="none", matching=ALONE))
+    assert next(s for s in found.stages if s.name == "matching").message == "patches were matched"
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    first, *ends = found.forward(places).numpy()
+    turn = np.stack([end - first for end in ends], 1)
+    np.testing.assert_allclose(turn.T @ turn, np.eye(2), atol=1e-6)
+
+
+def test_what_is_fitted_leaves_an_axis_of_one_voxel_alone(generator: torch.Generator) -> None:
+    grid = Grid((9, 8, 1), homogeneous(np.eye(3), (1.0, 2.0, 50.0)))
+    shift = torch.tensor([1.5, -0.5, 0.0]).reshape(1, 3, 1, 1, 1).expand(1, 3, *grid.shape)
+    field, confidence = Carried(shift, Lattice((1, 1, 1))), torch.rand(1, 1, *grid.shape, generator=generator)
+    for rigid in (True, False):
+        matrix = fitted(Matched(carried=field, confidence=confidence, notes=()), grid, rigid=rigid)
+        np.testing.assert_allclose(matrix, homogeneous(np.eye(3), (1.5, -0.5, 0.0)), atol=1e-6)
 
 
 def test_a_basis_that_is_too_small_is_told() -> None:

@@ -50,7 +50,8 @@ class SmoothProper(LayerSettings):
         beta: weight of smoothness; the field is smooth over `sqrt(alpha beta)` voxels of the lattice.
         start: voxels of the lattice that the first field is smooth over, the mean of displacements weighted by confidence.
         learned: whether the alphas and beta are learned, from what is given here on.
-        q_step: "split" draws q towards v, "exact" minimises E in q, "kl" does so with the divergence of q from p.
+        q_step: "split" draws q towards v, "exact" minimises E in q, "kl" is
+            "split" with the divergence of q from p in place of their squares.
         v_solver: "exact" minimises E in v, "gaussian" takes an average of as wide a reach.
         output: the smooth field v, or the expectation of q.
 

@@ -38,8 +38,8 @@ class Matching:
         reach: how far things are looked for, as a share of the longest side of the fixed image.
         measure: how patches are compared.
         radius: patches are of 2 radius + 1 voxels of a level.
-        entries: bound on voxels times displacements of a level, four bytes each. The coarsest level is the finest at which
-            the reach fits; finer ones that do not fit are left to what follows.
+        entries: voxels times displacements of a level, eight bytes each at the highest point. The coarsest level is the finest
+            at which the reach fits; finer ones that do not fit are left to what follows.
         finest: size of the voxels of the last level, in finest voxels of the fixed image.
         layer: the message passing.
 
@@ -142,12 +142,13 @@ def matched(
     return Matched(carried=found, confidence=confidence, notes=notes)
 
 
-def fitted(found: Matched, grid: Grid) -> np.ndarray:
-    """The affine nearest to what was matched, in the least squares of its displacements, each weighted by its confidence.
+def fitted(found: Matched, grid: Grid, *, rigid: bool) -> np.ndarray:
+    """The linear map nearest to what was matched, in the least squares of displacements, each weighted by its confidence.
 
     Args:
         found: what matching gave.
         grid: of its level.
+        rigid: whether a rotation and a shift are wanted, else an affine.
 
     Returns:
         (D+1, D+1) world matrix that takes the place of the displacement.
@@ -155,13 +156,23 @@ def fitted(found: Matched, grid: Grid) -> np.ndarray:
     voxels = identity_points(grid.shape, dtype=torch.float64, device=torch.device("cpu"))[0].flatten(1)
     moved = voxels + found.carried.field[0].flatten(1).cpu().double()
     begin, end = (grid.to_world(points.T).numpy() for points in (voxels, moved))
-    root = np.sqrt(found.confidence.flatten().cpu().double().numpy())[:, None]
-    matrix, *_ = np.linalg.lstsq(root * np.c_[begin, np.ones(len(begin))], root * end, rcond=None)
-    return np.vstack([matrix.T, np.eye(grid.dim + 1)[-1]])
+    weight = found.confidence.flatten().cpu().double().numpy()[:, None]
+    from_middle, to_middle = ((weight * points).sum(0) / weight.sum() for points in (begin, end))
+    begin, end = begin - from_middle, end - to_middle
+    if rigid:
+        left, _, right = np.linalg.svd((weight * end).T @ begin)
+        left[:, -1] *= np.linalg.det(left @ right)
+        linear = left @ right
+    else:  # the change is sought: none along an axis of one voxel
+        root = np.sqrt(weight)
+        linear = np.eye(grid.dim) + np.linalg.lstsq(root * begin, root * (end - begin), rcond=None)[0].T
+    matrix = np.eye(grid.dim + 1)
+    matrix[:-1, :-1], matrix[:-1, -1] = linear, to_middle - linear @ from_middle
+    return matrix
 
 
 def _evidence(matching: Matching, fixed: Tensor, moved: Tensor, cover: Tensor, weight: Tensor | None, basis: Basis) -> Tensor:
-    """Distributions (1, m, *S) over the basis, the same for all displacements where either image is not known."""
+    """Distributions (1, m, *S) over the basis, the same for all displacements where no moving image lies, or no weight."""
     vectors = basis.vectors(fixed.ndim - 2)
     costs = patch_costs(fixed, moved, vectors, radius=matching.radius, measure=matching.measure)
     known = cover if weight is None else cover * weight

@@ -192,7 +192,8 @@ class _Run:
         self.notes.extend(found.notes)
         if self.settings.deformable is None:
             level = self.grid.downsample(found.carried.lattice.factors)
-            matrix, displacement = affine @ fitted(found, level), None
+            rigid = bool(self.settings.linear) and self.settings.linear[0].kind != "affine"
+            matrix, displacement = affine @ fitted(found, level, rigid=rigid), None
         else:
             matrix, field = affine, found.carried
             displacement = field.lattice.onto(field.field, self.grid.shape, self.finest.lattice)

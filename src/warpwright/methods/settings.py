@@ -56,7 +56,8 @@ class Settings:
         start: "none" takes the world positions as they are, "centre" puts the middles of the images on one another,
             "moments" tries several positions and turns and keeps the best.
         linear: stages before the deformable one, in their order.
-        matching: what is matched after the start, before the linear stages; None for nothing.
+        matching: what is matched after the start; None for nothing. Where it helps, a deformable transform begins with its
+            field in place of the linear stages, a linear one with what is linear in it.
         deformable: the family, or None to stop after the linear stages.
         levels: size of the voxels of the deformable stage, in finest voxels of the fixed image, coarse to fine.
         steps: bound on the steps of each level.

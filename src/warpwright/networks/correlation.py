@@ -57,7 +57,7 @@ class CorrelationNetwork(Estimator):
         self.matcher = Matcher(settings.reach, dim)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> BasisLogits:
-        (one,), (two,) = self.encoder(fixed), self.encoder(moving)
+        (one,), (two,) = ((level.to(image.dtype) for level in self.encoder(image)) for image in (fixed, moving))
         return self.matcher(one, two, tuple(fixed.shape[2:]), self.factors)
 
 

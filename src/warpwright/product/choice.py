@@ -60,6 +60,9 @@ class Choice:
             ("linear", "initialise", self.initialise),
             ("start", "initialise", self.initialise),
         )
+        if self.initialise not in (None, "matching") and found.get("matching") is not None:
+            wish = f"--initialise {self.initialise} asks for"
+            raise BadInput(f"{self.config}: its 'matching' is not what {wish}, expected one of the two")
         for key, flag, name in names:
             if name is not None and key in found and not _same_kind(found[key], asked[key]):
                 raise BadInput(f"{self.config}: its {key!r} is not what --{flag} {name} asks for, expected one of the two")

@@ -35,7 +35,7 @@ from warpwright.transforms import Affine, Transform, centring
 
 __all__ = ["Learned", "learned"]
 
-LINEAR = ("rigid", "affine")
+SEARCHED = ("rigid", "affine", "matching")  # starts that a search finds, from an initial transform if there is one
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,14 +63,14 @@ class Learned:
     @property
     def begins(self) -> str:
         """Where the network begins, in words."""
-        if self.initialise is None or (self.given and self.initialise not in LINEAR):
+        if self.initialise is None or (self.given and self.initialise not in SEARCHED):
             return "initial" if self.given else f"{self.folder.model.settings.preparation.start} (the model's)"
         return self.initialise
 
     @property
     def searches(self) -> bool:
         """Whether the classical solver has a part in it."""
-        return self.field_steps > 0 or self.initialise in ("moments", "matching", *LINEAR)
+        return self.field_steps > 0 or self.initialise in ("moments", *SEARCHED)
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
@@ -96,7 +96,7 @@ class Learned:
     ) -> Registration:
         """The registration; `settings` say how linear stages before it and the steps on the field after it work."""
         given = cast(Affine | None, initial)
-        start, before = self._start(fixed, moving, settings, masks, given, device, progress)
+        start, before, notes = self._start(fixed, moving, settings, masks, given, device, progress)
         found = register_direct(
             on_device(self.folder.model, device),
             fixed,
@@ -110,7 +110,7 @@ class Learned:
             device=device,
             progress=progress,
         )
-        found = replace(found, stages=(*before, *found.stages))
+        found = replace(found, stages=(*before, *found.stages), notes=(*notes, *found.notes))
         if not self.field_steps:
             return found
         finest = replace(settings, start="centre", linear=(), matching=None, levels=(1,), steps=(self.field_steps,))
@@ -134,12 +134,12 @@ class Learned:
         given: Affine | None,
         device: str,
         progress: Callable[[Progress], None] | None,
-    ) -> tuple[Affine | None, tuple[Stage, ...]]:
-        """The affine to begin from, None for the model's own, and the stages that found it."""
-        if self.initialise is None or (given is not None and self.initialise not in LINEAR):
-            return given, ()
+    ) -> tuple[Affine | None, tuple[Stage, ...], tuple[str, ...]]:
+        """The affine to begin from, None for the model's own, the stages that found it, and what they have to say."""
+        if self.initialise is None or (given is not None and self.initialise not in SEARCHED):
+            return given, (), ()
         if self.initialise in ("none", "centre"):
-            return Affine.identity(fixed.grid.dim) if self.initialise == "none" else centring(fixed.grid, moving.grid), ()
+            return Affine.identity(fixed.grid.dim) if self.initialise == "none" else centring(fixed.grid, moving.grid), (), ()
         found = register_pair(
             fixed,
             moving,
@@ -150,7 +150,7 @@ class Learned:
             device=device,
             progress=progress,
         )
-        return cast(Affine, found.forward), found.stages
+        return cast(Affine, found.forward), found.stages, found.notes
 
 
 def learned(
