@@ -106,3 +106,14 @@ def test_nonsense_is_refused_with_file_and_key(text, words, tmp_path):
         Choice(config=path).settings(GRID)
     assert words in str(error.value)
     assert str(error.value).startswith(str(path))
+
+
+def test_a_file_with_matching_goes_with_no_other_start(tmp_path):
+    file = made(tmp_path, "[matching]\nreach = 0.2\n")
+    grid = Grid.regular((20, 20))
+    found = Choice(initialise="matching", config=file).settings(grid)
+    assert found.matching is not None
+    assert found.matching.reach == 0.2
+    assert found.matching.measure == "correlation"
+    with pytest.raises(BadInput, match="its 'matching' is not what --initialise affine asks for"):
+        Choice(initialise="affine", config=file).settings(grid)
