@@ -16,6 +16,7 @@ from torch import Tensor
 
 from warpwright.layers import Expected, SmoothProper
 from warpwright.networks import Basis, Displacement
+from warpwright.sampling import gaussian
 
 Array = NDArray[np.float64]
 
@@ -137,6 +138,20 @@ def test_the_field_is_the_smooth_expectation(kind: Any, shape: tuple[int, ...], 
     torch.testing.assert_close(found.expectation, mean, rtol=0, atol=1e-11)
     for field, means in zip(found.field, found.expectation, strict=True):
         np.testing.assert_allclose(field.numpy(), smooth(means.numpy(), 2.0 * BETA), rtol=0, atol=1e-12)
+
+
+def test_averages_in_the_place_of_the_minimum(shape: tuple[int, ...], generator: torch.Generator) -> None:
+    """Of the start too, which is seen as what q is drawn towards."""
+    probability, vectors = evidence(generator, shape, Basis(reach=2))
+    found = run(probability, vectors, [2.0], start=1.5, v_solver="gaussian")
+    confidence = probability.amax(1, keepdim=True).square()
+    means = torch.einsum("bm...,md->bd...", probability, vectors)
+    start = gaussian(confidence * means, [1.5 * 2**0.5] * len(shape))
+    start = start / gaussian(confidence, [1.5 * 2**0.5] * len(shape))
+    expected = projected(rows(probability) - distances(rows(start), vectors.numpy()) / (4 * 2.0))
+    np.testing.assert_allclose(rows(found.distribution()), expected, rtol=0, atol=1e-12)
+    smoothed = gaussian(found.expectation, [(2 * 2.0 * BETA) ** 0.5] * len(shape))
+    torch.testing.assert_close(found.field, smoothed, rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------------- the energy

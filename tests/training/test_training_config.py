@@ -23,19 +23,46 @@ from warpwright.energies.regularity import AnyRegularity, Bending, Diffusion, Fo
 from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, LocalCorrelation, MutualInformation, WeightedSum
 from warpwright.energies.similarity import Term as Part
 from warpwright.errors import BadInput
-from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, LinearField, SplineField
+from warpwright.layers import (
+    AnyLayer,
+    DrawVelocity,
+    Expected,
+    FullSize,
+    Integrate,
+    LinearField,
+    MeanField,
+    SmoothProper,
+    SplineField,
+    WeightedGaussian,
+)
 from warpwright.methods import (
     AffineField,
     Antisymmetric,
     AnyNetwork,
     AtScale,
+    Compared,
+    Descent,
     Direct,
     Implicit,
     ModelSettings,
+    Proximal,
+    Pyramid,
     SymmetricTwoStep,
     TwoStep,
 )
-from warpwright.networks import FCNSS, AffineNet, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
+from warpwright.networks import (
+    FCNSS,
+    AffineNet,
+    Basis,
+    Correlation,
+    DIRNet,
+    Encoder,
+    LKUNet,
+    TallUNet,
+    TransMorph,
+    VoxelMorph,
+    VoxelMorphDiff,
+)
 from warpwright.networks.features import FeatureLKU
 from warpwright.sampling import Percentiles, Window
 from warpwright.schemes import (
@@ -61,6 +88,11 @@ DATA = '[data]\nimages = "scans"\n'
 SMALL = TallUNet(scale=0.125)
 NETWORKS = (
     AffineNet(scale=0.5),
+    Correlation(encoder=Encoder(widths=(4, 8), outputs=3), reach=2),
+    Pyramid(block=Compared(reach=1, layer=MeanField(iterations=3))),
+    Pyramid(encoder=Encoder(widths=(4, 4, 8), finest=0), block=Proximal(iterations=1)),
+    Pyramid(block=Descent(width=8)),
+    VoxelMorph(field=Basis(reach=4.0, step=2.0)),
     Implicit(
         features=FeatureLKU(outputs=4, scales=(2, 1), widths=0.25),
         family=AffineField(solver=AdamSolver(length=2.0)),
@@ -81,7 +113,17 @@ NETWORKS = (
     VoxelMorph(form="vm2", half_resolution=True, field="displacement", scale=0.25),
     VoxelMorphDiff(scale=2.0),
 )
-LAYERS = (SplineField(), DrawVelocity(), Integrate(steps=4, downsize=2, inverse=False), FullSize(), LinearField())
+LAYERS = (
+    SplineField(),
+    DrawVelocity(),
+    Integrate(steps=4, downsize=2, inverse=False),
+    FullSize(),
+    LinearField(),
+    Expected(),
+    WeightedGaussian(sigma=2.0),
+    MeanField(),
+    SmoothProper(iterations=3, first=2.0, learned=True, q_step="kl", output="expectation"),
+)
 SIMILARITIES = (
     LNCC(radius=3),
     LocalCorrelation(sigma=3.0, power=2, inner=True),
