@@ -43,7 +43,7 @@ class WeightedGaussian(LayerSettings):
         sigma: of the Gaussian, voxels of the lattice.
 
     Raises:
-        BadInput: sigma is not positive.
+        BadInput: sigma is not positive and finite.
     """
 
     sigma: float = 6.0

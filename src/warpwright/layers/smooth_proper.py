@@ -56,7 +56,7 @@ class SmoothProper(LayerSettings):
         output: the smooth field v, or the expectation of q.
 
     Raises:
-        BadInput: there is no iteration, a factor is not positive, or the averages of "gaussian" are to be learned.
+        BadInput: there is no iteration, a number is not positive and finite, or the averages of "gaussian" are to be learned.
     """
 
     iterations: int = 6
@@ -136,7 +136,7 @@ def smooth_proper(
         v_solver: see `SmoothProper`.
 
     Raises:
-        BadInput: p is negative or does not sum to one, shapes do not fit, an alpha or beta is not positive.
+        BadInput: p is negative or does not sum to one, shapes do not fit, there is no alpha, an alpha or beta is not positive.
     """
     _check(probability, basis, alphas, beta)
     smooth = screened if v_solver == "exact" else blurred
