@@ -19,7 +19,7 @@ from warpwright.methods.matching import Matched, fitted
 from warpwright.networks import Basis
 
 FAR = VesselSettings(translation=12.0, amplitude=2.0, smoothness=20.0, noise=0.01)
-ALONE = Matching(reach=0.2, finest=1, measure="squares")
+ALONE = Matching(reach=0.2, finest=1, measure="squares", layer=SmoothProper(iterations=8))
 
 
 def pair(spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[Image, Image, torch.Tensor, torch.Tensor]:
