@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 from warpwright.errors import BadInput
 from warpwright.layers.base import FieldLayer, LayerSettings
-from warpwright.layers.simplex import expectation
+from warpwright.layers.simplex import confidence, expectation
 from warpwright.networks import BasisLogits, Displacement, Estimate
 from warpwright.sampling import gaussian
 
@@ -69,8 +69,8 @@ class Weighting(FieldLayer):
     def apply_to(self, estimate: Estimate) -> Estimate:
         given = cast(BasisLogits, estimate)
         probability = given.values.softmax(1)
-        confidence = probability.max(1, keepdim=True).values.square()
+        known = confidence(probability)
         sigma = [self.settings.sigma] * len(given.shape)
-        total = gaussian(confidence, sigma)
+        total = gaussian(known, sigma)
         means = expectation(probability, given.vectors.to(probability))
-        return Displacement(values=gaussian(confidence * means, sigma) / total, shape=given.shape, factors=given.factors)
+        return Displacement(values=gaussian(known * means, sigma) / total, shape=given.shape, factors=given.factors)

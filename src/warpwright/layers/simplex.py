@@ -13,7 +13,7 @@ from torch import Tensor
 
 from warpwright.kernels import as_operator, usable
 
-__all__ = ["drawn", "expectation", "project_simplex", "squared_distances"]
+__all__ = ["confidence", "drawn", "expectation", "project_simplex", "squared_distances"]
 
 
 class _Projection(torch.autograd.Function):
@@ -52,6 +52,11 @@ def project_simplex(values: Tensor) -> Tensor:
         (B, m, *S), entries >= 0 that sum to one.
     """
     return _Projection.apply(values)  # pyright: ignore[reportReturnType]
+
+
+def confidence(probability: Tensor) -> Tensor:
+    """How much a voxel knows, the square of its largest probability: (B, m, *S) to (B, 1, *S)."""
+    return probability.max(1, keepdim=True).values.square()
 
 
 def expectation(probability: Tensor, basis: Tensor) -> Tensor:

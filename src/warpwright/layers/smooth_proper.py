@@ -28,7 +28,7 @@ from warpwright.errors import BadInput
 from warpwright.kernels import usable
 from warpwright.layers.base import FieldLayer, LayerSettings
 from warpwright.layers.screened import blurred, screened
-from warpwright.layers.simplex import drawn, expectation, project_simplex, squared_distances
+from warpwright.layers.simplex import confidence, drawn, expectation, project_simplex, squared_distances
 from warpwright.networks import BasisLogits, Displacement, Estimate
 
 __all__ = ["SmoothProper", "Smoothed", "smooth_proper"]
@@ -50,8 +50,8 @@ class SmoothProper(LayerSettings):
         beta: weight of smoothness; the field is smooth over `sqrt(alpha beta)` voxels of the lattice.
         start: voxels of the lattice that the first field is smooth over, the mean of displacements weighted by confidence.
         learned: whether the alphas and beta are learned, from what is given here on.
-        q_step: "split" draws q towards v, "exact" minimises E in q, "kl" is
-            "split" with the divergence of q from p in place of their squares.
+        q_step: "split" draws q towards v, "exact" minimises E in q, "kl" is "split" with the divergence of q from p in place
+            of their squared distance.
         v_solver: "exact" minimises E in v, "gaussian" takes an average of as wide a reach.
         output: the smooth field v, or the expectation of q.
 
@@ -140,9 +140,9 @@ def smooth_proper(
     """
     _check(probability, basis, alphas, beta)
     smooth = screened if v_solver == "exact" else blurred
-    means, confidence = expectation(probability, basis), probability.max(1, keepdim=True).values.square()
+    means, known = expectation(probability, basis), confidence(probability)
     least = 0.5 / len(basis) ** 2  # half of what it is where nothing is known: only rounding falls below
-    v = smooth(confidence * means, start**2) / smooth(confidence, start**2).clamp_min(least)
+    v = smooth(known * means, start**2) / smooth(known, start**2).clamp_min(least)
     target, u = v, means
     for alpha in alphas:
         target, u = _q_step(q_step, probability, v, basis, alpha)

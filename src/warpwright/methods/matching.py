@@ -1,4 +1,4 @@
-"""Where to begin when images lie far apart: patches are matched, and `smooth_proper` makes a smooth field of what they say.
+"""Where to begin when images lie far apart: patches are matched, and `SmoothProper` makes a smooth field of what they say.
 
 No network: evidence is how much patches differ. Coarse to fine; a level sees the moving image as coarser ones have moved it.
 """
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, identity_points
-from warpwright.layers import SmoothProper, smooth_proper
+from warpwright.layers import SmoothProper
+from warpwright.layers.simplex import confidence
 from warpwright.methods.levels import Carried, Level, level_size
 from warpwright.methods.patches import Measure, patch_costs
-from warpwright.networks import Basis
+from warpwright.networks import Basis, BasisLogits, Displacement
 from warpwright.sampling import warp_covered
 from warpwright.transforms import compose
 
@@ -116,8 +117,8 @@ def matched(
         tell: called before every level with its number and how many there are.
     """
     found: Carried | None = None
-    confidence, notes = torch.ones(()), ()
-    plan = matching.plan(grid)
+    known, notes = torch.ones(()), ()
+    plan, layer = matching.plan(grid), matching.layer.build(grid.dim)
     for number, (factor, basis) in enumerate(plan):
         if tell is not None:
             tell(number, len(plan))
@@ -126,20 +127,16 @@ def matched(
         still = torch.zeros(1, grid.dim, *shape, device=pair.fixed.device)
         before = still if found is None else found.lattice.onto(found.field, shape, here.lattice)
         moved, cover = warp_covered(pair.moving, before, here.matrix(affine), pair.moving_weight)
-        probability = _evidence(matching, pair.fixed, moved, cover, pair.fixed_weight, basis)
-        vectors = basis.vectors(grid.dim).to(probability)
-        alphas = probability.new_tensor(matching.layer.alphas(basis.reach, basis.step))
-        beta = probability.new_tensor(matching.layer.beta)
-        layer = matching.layer
-        smoothed = smooth_proper(
-            probability, vectors, alphas, beta, start=layer.start, q_step=layer.q_step, v_solver=layer.v_solver
-        )
+        logits = _evidence(matching, pair.fixed, moved, cover, pair.fixed_weight, basis)
+        smoothed = layer(logits)
+        assert isinstance(smoothed, Displacement)
         if number == 0:
-            notes = _saturated(smoothed.field, basis, matching)
-        confidence = probability.amax(1, keepdim=True).square()
-        found = Carried(compose(before, smoothed.field), here.lattice)
+            notes = _saturated(smoothed.values, basis, matching)
+        if number == len(plan) - 1:
+            known = confidence(logits.values.softmax(1))
+        found = Carried(compose(before, smoothed.values), here.lattice)
     assert found is not None
-    return Matched(carried=found, confidence=confidence, notes=notes)
+    return Matched(carried=found, confidence=known, notes=notes)
 
 
 def fitted(found: Matched, grid: Grid, *, rigid: bool) -> np.ndarray:
@@ -171,13 +168,22 @@ def fitted(found: Matched, grid: Grid, *, rigid: bool) -> np.ndarray:
     return matrix
 
 
-def _evidence(matching: Matching, fixed: Tensor, moved: Tensor, cover: Tensor, weight: Tensor | None, basis: Basis) -> Tensor:
-    """Distributions (1, m, *S) over the basis, the same for all displacements where no moving image lies, or no weight."""
+def _evidence(
+    matching: Matching, fixed: Tensor, moved: Tensor, cover: Tensor, weight: Tensor | None, basis: Basis
+) -> BasisLogits:
+    """Distributions over the basis, the same for all displacements where no moving image lies, or no weight."""
     vectors = basis.vectors(fixed.ndim - 2)
     costs = patch_costs(fixed, moved, vectors, radius=matching.radius, measure=matching.measure)
     known = cover if weight is None else cover * weight
     costs *= known.clamp(0, 1)
-    return costs.mul_(-1 / TEMPERATURE[matching.measure]).softmax(1)
+    shape = tuple(fixed.shape[2:])
+    return BasisLogits(
+        values=costs.mul_(-1 / TEMPERATURE[matching.measure]),
+        vectors=vectors.to(costs),
+        basis=basis,
+        shape=shape,
+        factors=(1,) * len(shape),
+    )
 
 
 def _saturated(field: Tensor, basis: Basis, matching: Matching) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Memory is that of what is returned, and a few images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ def patch_costs(fixed: Tensor, moving: Tensor, vectors: Tensor, *, radius: int =
     return costs
 
 
-def _standard(image: Tensor, mean) -> tuple[Tensor, Tensor]:
+def _standard(image: Tensor, mean: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Mean of every patch, and one over its deviation; zero where it holds nothing."""
     average = mean(image)
     variance = mean(image.square()) - average.square()
