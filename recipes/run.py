@@ -7,10 +7,8 @@ way, prints the table and draws it (`results.png` in the output folder); `result
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,12 +16,11 @@ import torch
 
 from cohorts import COHORTS, Cohort
 from drawing import draw
+from runs import settings_of, trained, write_table
 from scoring import Row, by_features, by_model, classical, header, line, nothing, score
 from warpwright.errors import WarpwrightError
 from warpwright.methods import Solving, TransformName
 from warpwright.product.model_folder import read_model
-from warpwright.training import train
-from warpwright.training.config import read_training
 
 HERE = Path(__file__).parent
 RECIPES = sorted(
@@ -57,23 +54,12 @@ def run(options: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     cohort = COHORTS[Path(options.name).name](options.data, output / "images")
     for name, rows in {"manifest.csv": cohort.rows, **cohort.others}.items():
-        with (output / name).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+        write_table(output / name, rows)
     configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
     for config in configs:
-        shutil.copy(config, output / config.name)
-        if not trained(output / config.name, options.device):
+        if not trained(settings_of(config, output), output / config.stem, options.device):
             return 1
     return report(cohort, output, [c.stem for c in configs], options.refine, options.transforms)
-
-
-def trained(config: Path, device: str) -> bool:
-    """Train a configuration to its end, or go on with it; whether it is done."""
-    folder = config.with_suffix("")
-    resume = (folder / "checkpoint.safetensors").exists()
-    return train(
-        read_training(config), folder, resume=resume, device=device, listen=lambda event: sys.stderr.write(event.line())
-    ).finished
 
 
 def report(cohort: Cohort, output: Path, names: list[str], refine: int, transforms: list[TransformName]) -> int:

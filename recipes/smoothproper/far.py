@@ -3,7 +3,9 @@
 SET is `photograph` or `vessels` (CHASE_DB1, 20 pairs of 999 x 960 pixels, mean landmark displacement 31 pixels) or `lung` (one
 CT pair under three further motions of up to 30 mm). Every way is `warpwright register` with the masks of the pair: by default
 (`affine`), from the best of several rigid starts (`rigid`), and from matched patches (`matching`). `matching alone` is this
-start with a single step of the search behind it. Prints the table, writes `results.json` and a picture of the first pair.
+start with a single step of the search behind it. `--models` adds the networks that
+`fundus.py` trained, each alone and with 100 steps of the search at full resolution behind it. Prints the table, writes
+`results.json` and a picture of the first pair.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -25,12 +29,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fundus_pairs import write_fundus_pairs
 from lung_moved import SEEDS, write_lung_pair
 from scoring import folds
+from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.io import read_mask, read_points, read_scalar
-from warpwright.methods import Settings, preset, register_pair
+from warpwright.methods import Model, Settings, preset, register_direct, register_pair
+from warpwright.product.model_folder import read_model
 from warpwright.transforms import Affine, Transform, resample
 
 mpl.use("Agg")
+
+
+STEPS = 100  # of the search behind a network
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,12 +59,16 @@ class Case:
     points: tuple[Tensor, Tensor]
 
 
+Way = Callable[[Case], Transform]
+
+
 def main() -> int:
     """Register every pair in every way; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=("photograph", "vessels", "lung"))
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where images and results go")
+    parser.add_argument("--models", type=Path, help="folder of trained networks, which are scored too")
     parser.add_argument("--pairs", type=int, help="only so many, spread over all")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -66,13 +79,15 @@ def main() -> int:
     cases = [read_case(*each) for each in files]
     maps: dict[str, Transform] = {}
     found: dict[str, list[dict[str, float]]] = {}
-    rows = ways(min(cases[0].images[0].grid.spacing))
+    rows = {"as it lies": lie, **ways(min(cases[0].images[0].grid.spacing))}
+    if options.models is not None:
+        rows |= networks(options.models, options.set)
     say("| way | mean landmark error (median, worst pair) | folds, % (pairs) | s a pair |\n|---|---|---|---|")
-    for name, settings in {"as it lies": None, **rows}.items():
+    for name, way in rows.items():
         found[name] = []
         for case in cases:
             begin = time.perf_counter()
-            forward = registered(case, settings)
+            forward = way(case)
             seconds = time.perf_counter() - begin
             error = float((forward(case.points[0]) - case.points[1]).norm(dim=1).mean())
             found[name].append({"error": error, "folds": folds(forward, case.images[0].grid), "seconds": seconds})
@@ -99,22 +114,48 @@ def read_case(name: str, *paths: str) -> Case:
     return Case(name=name, images=images, masks=masks, points=points)  # pyright: ignore[reportArgumentType]
 
 
-def ways(spacing: float) -> dict[str, Settings]:
-    """What is asked for, by name."""
+def lie(case: Case) -> Transform:
+    """No map."""
+    return Affine.identity(case.images[0].grid.dim)
+
+
+def ways(spacing: float) -> dict[str, Way]:
+    """The classical ways, by name."""
     by_start = {
         f"greedy, --initialise {start}": preset("balanced", (spacing,), initialise=start)
         for start in ("affine", "rigid", "matching")
     }
     matching = by_start["greedy, --initialise matching"]
-    alone = replace(matching, levels=(1,), steps=(1,))
-    return {**by_start, "matching alone (one step behind it)": alone}
+    settings = {**by_start, "matching alone (one step behind it)": replace(matching, levels=(1,), steps=(1,))}
+    return {name: partial(searched, settings=some) for name, some in settings.items()}
 
 
-def registered(case: Case, settings: Settings | None) -> Transform:
+def networks(folder: Path, kind: str) -> dict[str, Way]:
+    """What was trained, by name."""
+    found: dict[str, Way] = {}
+    for place in sorted(folder.glob("*/model")):
+        model = read_model(place).model
+        name = place.parent.name
+        found[name] = partial(estimated, model=model, settings=None)
+        finest = preset("balanced", (1.0,), initialise="none")
+        found[f"{name}, --refine-field {STEPS}"] = partial(
+            estimated, model=model, settings=replace(finest, start="centre", linear=(), levels=(1,), steps=(STEPS,))
+        )
+    if not found:
+        raise BadInput(f"{folder}: holds no model of {kind}, what `fundus.py {kind}` writes was expected")
+    return found
+
+
+def searched(case: Case, settings: Settings, initial: Transform | None = None) -> Transform:
     """The map of a pair, fixed to moving world points."""
-    if settings is None:
-        return Affine.identity(case.images[0].grid.dim)
-    return register_pair(*case.images, settings, fixed_mask=case.masks[0], moving_mask=case.masks[1]).forward
+    masks = {"fixed_mask": case.masks[0], "moving_mask": case.masks[1]}
+    return register_pair(*case.images, settings, initial=initial, **masks).forward
+
+
+def estimated(case: Case, model: Model, settings: Settings | None) -> Transform:
+    """The map that a network gives, and the search from it on if there are settings for one."""
+    found = register_direct(model, *case.images, fixed_mask=case.masks[0], moving_mask=case.masks[1]).forward
+    return found if settings is None else searched(case, settings, found)
 
 
 def line(name: str, found: list[dict[str, float]]) -> str:

@@ -8,11 +8,9 @@ again, what was interrupted goes on. Prints the table (errors in voxels of the 4
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
@@ -23,14 +21,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from endpoint import Found, endpoint, header, line
+from runs import folder_of, settings_of, trained, write_table
 from vessel_pairs import PAIRS, ROWS, Truth, read_truth, write_vessel_pairs
 from warpwright.errors import WarpwrightError
 from warpwright.io import read_scalar
 from warpwright.methods import Model, evaluating
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp
-from warpwright.training import train
-from warpwright.training.config import read_training
 
 mpl.use("Agg")
 HERE = Path(__file__).parent / "trees"
@@ -47,14 +44,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
     names = sorted(p.stem for p in HERE.glob("*.toml") if not options.only or p.stem in options.only)
-    rows = write_vessel_pairs(options.output / "images")
-    with (options.output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([ROWS, *rows])
+    write_table(options.output / "manifest.csv", [ROWS, *write_vessel_pairs(options.output / "images")])
     try:
         for name, seed in runs(names):
-            if not trained(name, seed, options.output, options.device):
+            settings = settings_of(HERE / f"{name}.toml", options.output, seed)
+            if not trained(settings, options.output / folder_of(name, seed), options.device):
                 return 1
         report(names, options.output)
     except WarpwrightError as error:
@@ -68,20 +63,6 @@ def runs(names: list[str]) -> list[tuple[str, int]]:
     return [(name, seed) for seed in SEEDS for name in names if seed == 0 or name in KEY]
 
 
-def place(output: Path, name: str, seed: int) -> Path:
-    """The folder of a run."""
-    return output / (name if seed == 0 else f"{name}-seed{seed}")
-
-
-def trained(name: str, seed: int, output: Path, device: str) -> bool:
-    """Train to the end, or go on; whether it is done."""
-    folder, config = place(output, name, seed), output / f"{name}.toml"
-    shutil.copy(HERE / f"{name}.toml", config)
-    resume = (folder / "checkpoint.safetensors").exists()
-    settings = replace(read_training(config), seed=seed)
-    return train(settings, folder, resume=resume, device=device, listen=lambda event: sys.stderr.write(event.line())).finished
-
-
 def report(names: list[str], output: Path) -> None:
     """Score, print and draw."""
     pairs = [read_pair(output / "images" / f"test-{k:03d}") for k in range(PAIRS["test"])]
@@ -89,7 +70,7 @@ def report(names: list[str], output: Path) -> None:
     drawn: dict[str, Tensor] = {}
     for name in names:
         seeds = SEEDS if name in KEY else SEEDS[:1]
-        models = [read_model(place(output, name, seed) / "model").model for seed in seeds]
+        models = [read_model(output / folder_of(name, seed) / "model").model for seed in seeds]
         fields = [[displaced(model, *images) for *images, _ in pairs] for model in models]
         found[name] = [[endpoint(u, t) for u, (_, _, t) in zip(each, pairs, strict=True)] for each in fields]
         drawn[name] = fields[0][0]

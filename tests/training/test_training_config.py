@@ -29,6 +29,8 @@ from warpwright.layers import (
     Expected,
     FullSize,
     Integrate,
+    KernelPenalty,
+    KernelSmoothing,
     LinearField,
     MeanField,
     SmoothProper,
@@ -110,7 +112,7 @@ NETWORKS = (
     LKUNet(start=4, field="velocity", kernel=7, half_resolution=True),
     TallUNet(field="velocity", scale=0.5),
     TransMorph(size="tiny", head="distribution", window=(3, 4, 2), drop_path=0.1, convolution_skips=False),
-    VoxelMorph(form="vm2", half_resolution=True, field="displacement", scale=0.25),
+    VoxelMorph(form="vm2", half_resolution=True, upsampling="transposed", field="displacement", scale=0.25),
     VoxelMorphDiff(scale=2.0),
 )
 LAYERS = (
@@ -123,6 +125,7 @@ LAYERS = (
     WeightedGaussian(sigma=2.0),
     MeanField(),
     SmoothProper(iterations=3, first=2.0, learned=True, q_step="kl", output="expectation"),
+    KernelSmoothing(form="free", taps=5, spacing=(1.0, 1.0, 2.0), penalty=KernelPenalty(group="eq12", by="hinge", rank=0.1)),
 )
 SIMILARITIES = (
     LNCC(radius=3),

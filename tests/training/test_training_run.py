@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image as Picture
 from safetensors.torch import load_file
 
 from oracles.cohort import at, lines, rich, stopping, stream_of, tiny, tree, write_cohort
@@ -20,7 +21,7 @@ from warpwright.energies.losses import Images, InverseConsistency, LandmarkDista
 from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput, Failed
 from warpwright.evaluation import dice, mean_over_labels
-from warpwright.layers import FullSize
+from warpwright.layers import FullSize, KernelPenalty, KernelSmoothing
 from warpwright.methods import Model
 from warpwright.networks import VoxelMorph
 from warpwright.product.model_folder import read_model
@@ -74,6 +75,25 @@ def test_files_that_are_left(finished):
     pictures = {"pictures/0000002.png", "pictures/0000004.png"}
     assert found == {"training.json", "metrics.jsonl", "checkpoint.safetensors", *model, *pictures}
     assert not list(output.rglob(".*"))
+
+
+def test_kernels_are_watched_and_drawn(tables, tmp_path: Path) -> None:
+    """Their penalty is in the loss, their figures stand beside those of the validation, two of them are told apart."""
+    plain = tiny(tables[2], 2, validation=Validation(every=2), log_every=1)
+    layers = (*2 * (KernelSmoothing(form="free", taps=3, penalty=KernelPenalty()),), *plain.model.layers)
+    train(with_model(plain, layers=layers), tmp_path / "run")
+    rows = lines(tmp_path / "run")
+    assert all(row["kernel"] >= 0 for row in rows if row["kind"] == "train")
+    assert rows[1]["kernel"] > 0  # the first kernels are as they should be, those after a step are not
+    found = [row for row in rows if row["kind"] == "validation"]
+    assert all(row["kernel_sum"] == pytest.approx(1) == row["2_kernel_sum"] for row in found)
+    assert found[0]["kernel_asymmetry"] > 0
+    assert {p.name for p in (tmp_path / "run" / "pictures").iterdir()} == {
+        f"000000{step}{kind}.png" for step in (2, 4) for kind in ("", "-kernels")
+    }
+    with Picture.open(tmp_path / "run" / "pictures" / "0000004-kernels.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.height > picture.width  # a row for each of four kernels
 
 
 def test_settings_that_are_left(finished):

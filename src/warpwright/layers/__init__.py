@@ -6,13 +6,14 @@ Every layer says which kinds it serves and refuses others with a sentence. A set
 from warpwright.layers.base import FieldLayer, LayerSettings, Pipeline
 from warpwright.layers.expected import Expected, WeightedGaussian
 from warpwright.layers.integration import DrawVelocity, Integrate, Integration
+from warpwright.layers.kernel_smoothing import KernelPenalty, KernelSmoothing, SmoothingKernel
 from warpwright.layers.linear import LinearField
 from warpwright.layers.mean_field import MeanField
 from warpwright.layers.resizing import FullSize, SplineField, enlarged
 from warpwright.layers.smooth_proper import Smoothed, SmoothProper, smooth_proper
 
 AnyDistribution = Expected | MeanField | SmoothProper | WeightedGaussian
-AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | LinearField | AnyDistribution
+AnyLayer = SplineField | DrawVelocity | FullSize | Integrate | KernelSmoothing | LinearField | AnyDistribution
 
 __all__ = [
     "AnyDistribution",
@@ -23,12 +24,15 @@ __all__ = [
     "FullSize",
     "Integrate",
     "Integration",
+    "KernelPenalty",
+    "KernelSmoothing",
     "LayerSettings",
     "LinearField",
     "MeanField",
     "Pipeline",
     "SmoothProper",
     "Smoothed",
+    "SmoothingKernel",
     "SplineField",
     "WeightedGaussian",
     "enlarged",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpwright.energies.losses import pair_loss
 from warpwright.energies.pairs import PairBatch
+from warpwright.layers import FieldLayer
 from warpwright.methods.model import Model, predict_both
 
 __all__ = ["Losses", "batch_loss"]
@@ -29,7 +30,7 @@ class Losses:
 
 
 def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = None) -> Losses:
-    """The model's own loss of every pair, in the directions that its settings say.
+    """The model's own loss of every pair, in the directions that its settings say, with the penalties of its layers.
 
     Args:
         model: in training or evaluation mode, which is left as it is.
@@ -53,6 +54,10 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
         parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
     both, found = pair_loss(mutual, batch, there)
     total, parts = total + both, parts | found
+    own = [found for layer in model.modules() if isinstance(layer, FieldLayer) and (found := layer.penalty()) is not None]
+    if own:
+        parts["kernel"] = torch.stack(own).sum().expand(len(batch)).to(total)
+        total = total + parts["kernel"]
     failed = [p.final.failed for p in (there, back) if p is not None and p.final.failed is not None]
     if failed:
         bad = torch.stack(failed).any(0)

@@ -150,7 +150,7 @@ def build_step(
         layers: what follows every estimator that has none of its own.
         dim: axes of the images.
         channels: channels of each image.
-        spacing: mm of a voxel along each axis, if it is known; for steps that search.
+        spacing: mm of a voxel along each axis, if it is known; for steps that search and layers that smooth.
 
     Raises:
         BadInput: a step that searches is not told the spacing.
@@ -169,9 +169,9 @@ def build_step(
     if isinstance(network, AtScale):
         return Coarser(built(network.network, network.factor), network.factor, network.placing)
     if isinstance(network, Direct):
-        return build_step(network.network, network.layers, dim, channels)
+        return build_step(network.network, network.layers, dim, channels, spacing)
     own = network.network if isinstance(network, Antisymmetric) else network
-    pipeline = Pipeline([layer.build(dim) for layer in layers])
+    pipeline = Pipeline([layer.for_spacing(spacing).build(dim) for layer in layers])
     return Single(own.build(dim, channels), pipeline, dim, antisymmetric=own is not network)
 
 

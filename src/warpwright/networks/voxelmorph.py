@@ -7,6 +7,7 @@ themselves as the finest skip; the network of the current package (`dense`), max
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.estimate import Estimate, FieldKind, VelocityDistribution, components, field
-from warpwright.networks.layers import CONVOLUTION, MAX_POOL, Block, double, small_normal_
+from warpwright.networks.layers import CONVOLUTION, MAX_POOL, TRANSPOSED, Block, crop, double, small_normal_
 from warpwright.networks.widths import check_scale, scaled
 
 __all__ = ["VoxelMorph", "VoxelMorphDiff"]
 
 Form = Literal["vm1", "vm2", "dense"]
+Upsampling = Literal["nearest", "transposed"]
 SLOPE = 0.2
 
 
@@ -64,6 +66,8 @@ class VoxelMorph(Architecture):
     Args:
         form: "vm1" and "vm2" are the networks of 2018, "dense" is that of the current package.
         half_resolution: leave out the finest level; the field is given at half the resolution.
+        upsampling: how features double in size: each voxel repeated, or by transposed convolutions of two voxels, to the width
+            of the level they lead to (Meta-Regularization, CVPR 2021, whose widths are not known).
         field: what the field is.
         scale: factor of all widths.
 
@@ -73,6 +77,7 @@ class VoxelMorph(Architecture):
 
     form: Form = "dense"
     half_resolution: bool = False
+    upsampling: Upsampling = "nearest"
     field: FieldKind = "velocity"
     scale: float = 1.0
 
@@ -81,7 +86,8 @@ class VoxelMorph(Architecture):
 
     def build(self, dim: int, channels: int = 1) -> VoxelMorphNetwork:
         plan = PLANS[self.form, self.half_resolution].scaled(self.scale)
-        return VoxelMorphNetwork(UNet(plan, dim, 2 * channels, he=self.form != "dense"), dim, self.field)
+        core = UNet(plan, dim, 2 * channels, he=self.form != "dense", upsampling=self.upsampling)
+        return VoxelMorphNetwork(core, dim, self.field)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,7 @@ class Convolution(Block):
 class UNet(nn.Module):
     """The core: (B, C, *S) to features (B, width, *ceil(S / 2^level)), `level` being 1 if the plan stops there, else 0."""
 
-    def __init__(self, plan: Plan, dim: int, inputs: int, *, he: bool) -> None:
+    def __init__(self, plan: Plan, dim: int, inputs: int, *, he: bool, upsampling: Upsampling = "nearest") -> None:
         super().__init__()
         self.pool = MAX_POOL[dim](2, ceil_mode=True) if plan.down == "pooled" else None
         self.strided = plan.down == "strided"
@@ -131,10 +137,13 @@ class UNet(nn.Module):
             Convolution(dim, a, b, stride=s, he=he) for a, b, s in zip(widths, plan.encoder, strides, strict=False)
         )
         skips = {"strided": widths[:-1], "full": plan.encoder[:-1], "pooled": plan.encoder}[plan.down]
-        self.decoder = nn.ModuleList()
+        self.decoder, self.enlarge = nn.ModuleList(), nn.ModuleList()
         width = plan.encoder[-1]
         for k, level in enumerate(plan.decoder):
             convolutions = nn.ModuleList()
+            if k and upsampling == "transposed":
+                self.enlarge.append(TRANSPOSED[dim](width, level[0], 2, 2))
+                width = level[0]
             width += skips[-k] if k else 0
             for outputs in level:
                 convolutions.append(Convolution(dim, width, outputs, he=he))
@@ -155,10 +164,15 @@ class UNet(nn.Module):
         for k, level in enumerate(self.decoder):
             if k:
                 skip = skips.pop()
-                features = torch.cat((double(features, skip.shape[2:]), skip), 1)
+                features = torch.cat((self._doubled(features, k, skip.shape[2:]), skip), 1)
             for convolution in cast(nn.ModuleList, level):
                 features = convolution(features)
         return features
+
+    def _doubled(self, features: Tensor, level: int, shape: Sequence[int]) -> Tensor:
+        if not len(self.enlarge):
+            return double(features, shape)
+        return crop(self.enlarge[level - 1](features), shape)
 
 
 class VoxelMorphNetwork(Estimator):

@@ -1,4 +1,4 @@
-"""A picture of a validation pair as a model in training registers it."""
+"""Pictures of a model in training: a validation pair as it registers it, and the kernels of its layers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from warpwright.energies.pairs import PairBatch
 from warpwright.geometry import Grid, Image, jacobian_determinant
 from warpwright.io.atomic import replacing
+from warpwright.layers import SmoothingKernel
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.product.figure import Picture, draw
 from warpwright.sampling import warp, warp_labels
 
-__all__ = ["draw_sample"]
+__all__ = ["draw_kernels", "draw_sample"]
 
 
 def draw_sample(model: Model, batch: PairBatch, path: Path, title: str) -> None:
@@ -44,3 +45,35 @@ def draw_sample(model: Model, batch: PairBatch, path: Path, title: str) -> None:
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         draw(picture, temporary)
+
+
+def draw_kernels(model: Model, path: Path, title: str) -> None:
+    """Draw the kernel of every component of every smoothing layer, of volumes its central slices; nothing if there is none.
+
+    Red is above zero, blue below, white zero.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, SmoothingKernel)]
+    if not layers:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [_planes(kernel) for layer in layers for kernel in layer.kernels().detach().cpu().float()]
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(2.6 * columns, 2.4 * len(rows) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, places in zip(rows, axes, strict=True):
+        for plane, axis in zip(row, places, strict=False):
+            most = float(plane.abs().max())
+            shown = axis.imshow(plane.T.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
+            axis.set(xticks=[], yticks=[])
+            figure.colorbar(shown, ax=axis)
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+
+
+def _planes(kernel: torch.Tensor) -> list[torch.Tensor]:
+    """A kernel of two axes as it is, of three the slices through its middle."""
+    return [kernel] if kernel.ndim == 2 else [kernel.select(axis, n // 2) for axis, n in enumerate(kernel.shape)]

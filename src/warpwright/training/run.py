@@ -31,12 +31,12 @@ from warpwright.product.resources import peak_memory
 from warpwright.schemes import Scheme
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from warpwright.training.journal import Journal, model_card
-from warpwright.training.pictures import draw_sample
+from warpwright.training.pictures import draw_kernels, draw_sample
 from warpwright.training.processes import Processes, processes
 from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
 from warpwright.training.suitable import check_suitable
-from warpwright.training.validate import deciding, turned, validate
+from warpwright.training.validate import deciding, layer_figures, turned, validate
 
 __all__ = ["Event", "Outcome", "train", "trial"]
 
@@ -311,7 +311,7 @@ class _Run:
         if not self.laid:
             settings = self.training.model
             self.laid = [prepared(p, self.cases, settings).to(self.device, self.dtype) for p in self.watched]
-        figures = validate(model, self.laid)
+        figures = validate(model, self.laid) | layer_figures(model)
         self._tell(journal, "validation", step, figures)
         value = turned(self.by, figures.get(self.by, math.nan))
         if value < (math.inf if self.best is None else self.best):  # a NaN is not
@@ -319,6 +319,7 @@ class _Run:
             self._write_model(step, figures)
         title = f"step {step}      {self.laid[0].names[0]}"
         draw_sample(model, self.laid[0], self.output / PICTURES / f"{step:07d}.png", title)
+        draw_kernels(model, self.output / PICTURES / f"{step:07d}-kernels.png", f"step {step}")
         return figures
 
     def _write_model(self, step: int, figures: Mapping[str, float]) -> None:

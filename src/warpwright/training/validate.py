@@ -14,13 +14,14 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.prompts import landmark_energy
 from warpwright.errors import BadInput
 from warpwright.evaluation import dice, folding, mean_over_labels
+from warpwright.layers import FieldLayer
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.methods.model import with_inverse
 from warpwright.methods.randomness import drawing_from
 from warpwright.sampling import warp_labels
 
-__all__ = ["deciding", "turned", "validate"]
+__all__ = ["deciding", "layer_figures", "turned", "validate"]
 
 NEEDS = {"dice": "labels", "tre": "points"}  # what a figure is made of, the first choice first
 HIGHER = ("dice",)  # figures of which more is better
@@ -89,3 +90,9 @@ def deciding(by: str, pairs: Sequence[CasePair]) -> str:
 def turned(name: str, value: float) -> float:
     """A figure with its sign such that less is better, or such a value as a figure again."""
     return -value if name in HIGHER else value
+
+
+def layer_figures(model: Model) -> dict[str, float]:
+    """What the weights of field layers are like, by name; of several layers with such figures the second's begin with "2_"."""
+    found = [figures for layer in model.modules() if isinstance(layer, FieldLayer) and (figures := layer.figures())]
+    return {name if k == 1 else f"{k}_{name}": value for k, figures in enumerate(found, 1) for name, value in figures.items()}

@@ -1,0 +1,204 @@
+"""Meta-Regularisation in small: `python recipes/metareg/tables.py PART ... --data FOLDER --output FOLDER`.
+
+PARTS are `sweep` (weights of the smoothness term), `four` (both energies for training and test, three seeds of the key ways),
+`forms` (of the kernel) and `grid` (equation 12 as printed); without any, all. `sweep` chooses the weights of the others, by
+Dice of the validation pairs. What is trained is not trained again, what was interrupted goes on. Then every run is scored
+on the test pairs of both energies, and the tables are printed and drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from bump_pairs import ENERGIES, ROWS, scored, write_bump_pairs
+from gallery import draw_gallery, draw_sweep
+from runs import trained, write_table
+from warpwright.config import from_mapping, merged, read_mapping
+from warpwright.errors import BadInput, WarpwrightError
+from warpwright.evaluation import bootstrap_interval, dice, folding, mean_over_labels
+from warpwright.geometry import Image
+from warpwright.io import read_labels, read_scalar
+from warpwright.layers import SmoothingKernel
+from warpwright.methods import Model, evaluating
+from warpwright.product.model_folder import read_model
+from warpwright.sampling import warp_labels
+from warpwright.training.settings import Training
+from ways import PARTS, SWEPT, Run, at, changes, tuned_like
+
+HERE = Path(__file__).parent
+Pair = tuple[Image, Image, Image, Image]
+
+
+def main() -> int:
+    """Train and score; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which tables; none for all")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
+    parser.add_argument("--output", type=Path, required=True, help="where images, models and results go")
+    parser.add_argument("--only", nargs="*", help="train only these ways")
+    parser.add_argument("--steps", type=int, help="updates of every run, in place of those of base.toml")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        for energy in ENERGIES:
+            rows = write_bump_pairs(options.data, options.output / "images", energy)
+            write_table(options.output / f"{energy}.csv", [ROWS, *rows])
+        for part in options.parts or PARTS:
+            runs = [known(run, options.output) for run in PARTS[part]()]
+            for run in runs:
+                if options.only and run.way not in options.only:
+                    continue
+                folder = options.output / run.name
+                if not trained(settings_of(run, options.output, options.steps), folder, options.device):
+                    return 1
+                score(folder, options.output)
+            done = [run for run in runs if (options.output / run.name / "scores.json").exists()]
+            say(f"## {part}\n\n{table(done, options.output)}\n")
+            if part == "sweep":
+                draw_sweep(done, options.output)
+            else:
+                draw_gallery(done, options.output, options.output / f"{part}.png")
+    except WarpwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def settings_of(run: Run, output: Path, steps: int | None) -> Training:
+    """`base.toml` with what the run changes."""
+    table = merged(read_mapping(HERE / "base.toml"), changes(run))
+    images, smoothness = table["model"]["loss"]
+    table["model"]["loss"] = [images, {**smoothness, "weight": run.weight}]
+    table["steps"] = steps or table["steps"]
+    table["card"]["title"] = run.name
+    training = from_mapping(Training, table, where=run.name)
+    return replace(training, data=replace(training.data, manifest=(output / f"{run.energy}.csv").absolute()))
+
+
+def known(run: Run, output: Path) -> Run:
+    """The run with its weight: where it has none, the best that the sweep has of its way."""
+    if run.weight is not None:
+        return run
+    way = tuned_like(run.way)
+    found = {weight: output / at(Run(way=way), weight).name / "scores.json" for weight in SWEPT}
+    dices = {w: json.loads(p.read_text(encoding="utf-8"))["validation"]["dice"] for w, p in found.items() if p.exists()}
+    if not dices:
+        raise BadInput(f"{output}: holds no run of the sweep of {way}, expected `tables.py sweep` first")
+    return at(run, max(dices, key=lambda weight: fmean(dices[weight])))
+
+
+def score(folder: Path, output: Path) -> None:
+    """Write how a model does on pairs of both energies, and its kernels' figures, unless that is there."""
+    path = folder / "scores.json"
+    if path.exists():
+        return
+    model = read_model(folder / "model").model
+    energy = json.loads((folder / "training.json").read_text(encoding="utf-8"))["data"]["manifest"]
+    found: dict[str, Any] = {name: scores(model, pairs(output, name, "test")) for name in ENERGIES}
+    found["validation"] = scores(model, pairs(output, Path(energy).stem, "validation"))
+    found["kernel"] = [layer.figures() for layer in model.modules() if isinstance(layer, SmoothingKernel)]
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+@cache
+def pairs(output: Path, energy: str, split: str) -> tuple[Pair, ...]:
+    """Fixed and moving image and labels of the pairs of a split."""
+    lines = (output / f"{energy}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [row.split(",") for row in lines if row.endswith(f",{split}")]
+    return tuple((read_scalar(a), read_scalar(b), read_labels(c), read_labels(d)) for _, a, b, c, d, _ in rows)
+
+
+def scores(model: Model | None, given: Sequence[Pair]) -> dict[str, list[float]]:
+    """Dice, share of voxels with a positive determinant (%), smallest determinant and seconds of every pair."""
+    found: dict[str, list[float]] = {"dice": [], "positive": [], "least": [], "seconds": []}
+    for fixed, moving, fixed_labels, moving_labels in given:
+        begin = time.perf_counter()
+        field = torch.zeros(1, 2, *fixed.grid.shape) if model is None else estimated(model, fixed, moving)
+        found["seconds"].append(time.perf_counter() - begin)
+        moved = warp_labels(moving_labels.data[None], field)[0]
+        folds = folding(field)
+        found["dice"].append(mean_over_labels(dice(fixed_labels.data, moved, scored(moving_labels.data))))
+        found["positive"].append(100 - folds["folded_percent"])
+        found["least"].append(folds["min_determinant"])
+    return found
+
+
+def estimated(model: Model, fixed: Image, moving: Image) -> torch.Tensor:
+    """The displacement (1, 2, *S) that a model gives."""
+    with evaluating(model), torch.no_grad():
+        return model(fixed.data[None], moving.data[None]).displacement
+
+
+def table(runs: Sequence[Run], output: Path) -> str:
+    """A row for every way, weight and energy, seeds together, in Markdown; tests are against voxelmorph2 of that energy."""
+    rows = [
+        "| way | weight | learned | tested | Dice, % (sd; seeds) | det > 0, % | least det | ms a pair | against voxelmorph2 |"
+    ]
+    rows.append("|---|---|---|---|---|---|---|---|---|")
+    for energy in ENERGIES:
+        still = scores(None, pairs(output, energy, "test"))
+        rows.append(
+            f"| as it lies | | | {energy} | {100 * fmean(still['dice']):.2f} ({100 * stdev(still['dice']):.2f}) | | | | |"
+        )
+    groups = dict.fromkeys((run.way, run.weight, run.energy) for run in runs)
+    for way, weight, energy in groups:
+        alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
+        for test in ENERGIES if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
+            each = [read(run, output)[test] for run in alike]
+            base = [read(run, output)[test] for run in runs if run.way == "voxelmorph2" and run.energy == energy]
+            against = "" if way == "voxelmorph2" or not base else difference(each, base)
+            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(each)} | {against} |")
+    return "\n".join(rows)
+
+
+def read(run: Run, output: Path) -> dict[str, Any]:
+    """What `score` wrote."""
+    return json.loads((output / run.name / "scores.json").read_text(encoding="utf-8"))
+
+
+def line(each: Sequence[dict[str, list[float]]]) -> str:
+    """The cells of one way."""
+    means = [100 * fmean(one["dice"]) for one in each]
+    every = [100 * d for one in each for d in one["dice"]]
+    seeds = f"; {', '.join(f'{m:.2f}' for m in means)}" if len(means) > 1 else ""
+    positive, least = (fmean(fmean(one[name]) for one in each) for name in ("positive", "least"))
+    seconds = 1000 * sorted(s for one in each for s in one["seconds"])[len(every) // 2]
+    return f"{fmean(means):.2f} ({stdev(every):.2f}{seeds}) | {positive:.2f} | {least:.2f} | {seconds:.0f}"
+
+
+def difference(one: Sequence[dict[str, list[float]]], other: Sequence[dict[str, list[float]]]) -> str:
+    """Mean difference of Dice with its interval over pairs, range over seeds, p paired and unpaired."""
+    mine, theirs = (
+        [100 * fmean(values) for values in zip(*(run["dice"] for run in runs), strict=True)] for runs in (one, other)
+    )
+    apart = [a - b for a, b in zip(mine, theirs, strict=True)]
+    low, high = bootstrap_interval(apart)
+    by_seed = [100 * (fmean(a["dice"]) - fmean(b["dice"])) for a, b in zip(one, other, strict=False)]
+    seeds = f"; seeds {min(by_seed):+.2f} to {max(by_seed):+.2f}" if len(by_seed) > 1 else ""
+    paired, unpaired = stats.ttest_rel(mine, theirs).pvalue, stats.ttest_ind(mine, theirs).pvalue
+    return f"{fmean(apart):+.2f} ({low:+.2f} to {high:+.2f}{seeds}), p {paired:.1g}, unpaired {unpaired:.1g}"
+
+
+def say(text: str) -> None:
+    """A line for a person."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

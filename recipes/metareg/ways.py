@@ -1,0 +1,112 @@
+"""What is compared: how each way differs from `base.toml`, and which runs each table is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+__all__ = ["PARTS", "WAYS", "Run", "changes"]
+
+Table = dict[str, Any]
+
+LEARNED_UP: Table = {"upsampling": "transposed"}
+SWEPT = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)  # weights of the smoothness term
+SEEDS = (0, 1, 2)
+
+
+def smoothed(**settings: Any) -> Table:
+    """The network of the paper and a kernel of 7 taps, half of its 13 as the images are half as large."""
+    return {"network": LEARNED_UP, "layers": [{"kind": "kernelsmoothing", "taps": 7, **settings}, {"kind": "fullsize"}]}
+
+
+def printed(symmetry: float, positivity: float) -> Table:
+    """Equation 12 with rho1 and rho2."""
+    penalty = {"group": "eq12", "by": "linear", "symmetry": symmetry, "positivity": positivity}
+    return smoothed(form="free", penalty=penalty)
+
+
+WAYS: dict[str, Table] = {  # changes of the table `model`
+    "voxelmorph2": {},
+    "ablated": {"network": LEARNED_UP},
+    "metareg": smoothed(form="free", penalty={}),
+    "voxelmorph1": {"network": {"form": "vm1"}},
+    "dirnet": {"network": {"kind": "dirnet"}, "layers": [{"kind": "splinefield"}, {"kind": "fullsize"}]},
+    "fcnss": {"network": {"kind": "fcnss"}},
+    "gaussian": smoothed(form="gaussian", shared=True),
+    "separable": smoothed(form="separable"),
+    "autocorrelation": smoothed(form="autocorrelation"),
+    "uut": smoothed(form="uut", penalty={"group": "eq12"}),
+    "no_penalty": smoothed(form="free"),
+    "delta": smoothed(form="free", start="delta", penalty={}),
+}
+WAYS |= {f"eq12_{one:g}_{two:g}": printed(one, two) for one in (0.1, 1.0, 10.0) for two in (1e-5, 1e-3, 1e-1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training.
+
+    Args:
+        way: of `WAYS`.
+        energy: of the pairs that are learned from.
+        weight: of the smoothness term; None for the best of the sweep, by validation Dice.
+        seed: of weights and batches.
+    """
+
+    way: str
+    energy: str = "large"
+    weight: float | None = None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its folder; the weight must be known."""
+        return f"{self.way}-{self.energy}-{self.weight:g}-seed{self.seed}"
+
+
+KEY = ("voxelmorph2", "ablated", "metareg")
+BASELINES = ("voxelmorph1", "dirnet", "fcnss")
+FORMS = ("gaussian", "separable", "autocorrelation", "uut", "no_penalty", "delta")
+GRID = tuple(name for name in WAYS if name.startswith("eq12"))
+
+
+def sweep() -> Iterator[Run]:
+    """Weights of the smoothness term, the key ways at all, the others at three."""
+    yield from (Run(way=way, weight=weight) for weight in SWEPT for way in KEY)
+    yield from (Run(way=way, weight=weight) for weight in SWEPT[1::2] for way in BASELINES)
+
+
+def four() -> Iterator[Run]:
+    """Both energies, the key ways with three seeds."""
+    for energy in ("large", "moderate"):
+        yield from (Run(way=way, energy=energy, seed=seed) for seed in SEEDS for way in KEY)
+        yield from (Run(way=way, energy=energy) for way in BASELINES)
+
+
+def forms() -> Iterator[Run]:
+    """Forms of the kernel; they have the weight of `metareg`."""
+    yield from (Run(way=way) for way in FORMS)
+
+
+def grid() -> Iterator[Run]:
+    """Equation 12 as printed."""
+    yield from (Run(way=way) for way in GRID)
+
+
+PARTS = {"sweep": sweep, "four": four, "forms": forms, "grid": grid}
+
+
+def tuned_like(way: str) -> str:
+    """The way whose best weight a way takes."""
+    return way if way in KEY + BASELINES else "metareg"
+
+
+def changes(run: Run) -> Table:
+    """How the settings of a run differ from `base.toml`, but for the loss."""
+    return {"model": WAYS[run.way], "seed": run.seed}
+
+
+def at(run: Run, weight: float) -> Run:
+    """The run with a weight, where it had none."""
+    return run if run.weight is not None else replace(run, weight=weight)

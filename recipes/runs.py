@@ -1,0 +1,47 @@
+"""What recipes that train share: a table of images, and a training that goes on to its end."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from warpwright.training import train
+from warpwright.training.config import read_training
+from warpwright.training.settings import Training
+
+__all__ = ["folder_of", "settings_of", "trained", "write_table"]
+
+
+def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """A manifest, its header first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def settings_of(config: Path, output: Path, seed: int = 0) -> Training:
+    """The settings of a recipe's `.toml`, which is copied to `output`, where its manifest lies."""
+    shutil.copy(config, output / config.name)
+    return replace(read_training(output / config.name), seed=seed)
+
+
+def folder_of(name: str, seed: int = 0) -> str:
+    """What the folder of a run is called."""
+    return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def trained(settings: Training, folder: Path, device: str) -> bool:
+    """Train to the end, or go on with what was interrupted; whether it is done.
+
+    Args:
+        settings: of the training.
+        folder: where it goes.
+        device: as `warpwright train` takes it.
+    """
+    resume = (folder / "checkpoint.safetensors").exists()
+    return train(settings, folder, resume=resume, device=device, listen=lambda event: sys.stderr.write(event.line())).finished
