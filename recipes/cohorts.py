@@ -12,9 +12,11 @@ from typing import cast
 
 from moved_volumes import write_padded
 from shifts import SHIFTS, write_rendered, write_shifted
+from slices import write_cartilage, write_slices
 from square_images import write_squares
 from vessel_maps import ROWS, write_vessel_maps
 from warpwright.errors import BadInput
+from warpwright.io import read_labels
 
 __all__ = ["COHORTS", "Cohort", "TestPair"]
 
@@ -141,6 +143,41 @@ def cardiac(data: Path, _: Path) -> Cohort:
     return Cohort(rows=rows, test={"test pair": [test]})
 
 
+def hearts(data: Path, made: Path) -> Cohort:
+    """Slices of `cardiac`: two phases of one slice of two patients (the last four validate); the third's, from end to end."""
+    volumes = cardiac(data, made)
+    rows: list[Sequence[str]] = [volumes.rows[0]]
+    for name, image, group, split in volumes.rows[1:]:
+        slices = write_slices(Path(image), made, name)
+        rows += [(f"{name}-{k:02d}", str(path), f"{group}-{k:02d}", split) for k, (path, _) in enumerate(slices)]
+    (whole,) = volumes.test["test pair"]
+    fixed, moving = (
+        write_slices(image, made, f"{whole.name}-{phase}", drawn)
+        for phase, image, drawn in (("es", whole.fixed, whole.fixed_labels), ("ed", whole.moving, whole.moving_labels))
+    )
+    pairs = [
+        TestPair(name=a.stem, fixed=a, moving=b, fixed_labels=c, moving_labels=d, labels=(1,))
+        for (a, c), (b, d) in zip(fixed, moving, strict=True)
+        if c is not None and d is not None and all(bool((read_labels(drawn).data == 1).any()) for drawn in (c, d))
+    ]
+    return Cohort(rows=rows, test={"slices of the third heart, end-diastole to end-systole": pairs})
+
+
+def knee(data: Path, made: Path) -> Cohort:
+    """Maps of cartilage of one knee at two visits: 39 people are learned from, 4 validate, 16 are the test."""
+    files = _files(data / "knee_oai_slices", 118)
+    rows: list[Sequence[str]] = [("id", "fixed", "moving", "fixed_labels", "moving_labels", "split")]
+    splits = ["test"] * 16 + ["validation"] * 4 + ["train"] * 39
+    test: list[TestPair] = []
+    for (fixed, moving), split in zip(_consecutive(files), splits, strict=True):
+        name, images = fixed.name.split("_")[0], [write_cartilage(side, made) for side in (fixed, moving)]
+        rows.append((name, *map(str, (*images, fixed, moving)), split))
+        if split == "test":
+            sides = {"fixed": images[0], "moving": images[1], "fixed_labels": fixed, "moving_labels": moving}
+            test.append(TestPair(name=name, **sides, labels=(1, 2)))
+    return Cohort(rows=rows, test={"knees at two visits": test})
+
+
 def oasis2d(data: Path, _: Path) -> Cohort:
     """The 100 slices by sorted name: 20 test (as 10 consecutive pairs), 10 validation, 70 training."""
     images = _files(data / "brain2d_oasis", 100)
@@ -197,6 +234,8 @@ COHORTS = {
     "moved": moved,
     "shifts": shifts,
     "cardiac": cardiac,
+    "hearts": hearts,
+    "knee": knee,
     "oasis2d": oasis2d,
     "squares": squares,
     "vessels": vessels,

@@ -39,6 +39,7 @@ ZOO: dict[str, np.ndarray] = {
     "disc": np.where(RADIUS <= 4, 1.0, 0.0),
     "difference": np.exp(-(RADIUS**2) / 4) - 0.4 * np.exp(-(RADIUS**2) / 16),
     "exponential": np.exp(-RADIUS / 2),
+    "sharpening": np.where(RADIUS == 0, 3.0, 0.0) - 0.05 * np.exp(-(RADIUS**2) / 8),  # of negative second moment, width 0
     "random": 0.1 * np.random.default_rng(3).standard_normal((13, 13)),
 }
 CUBE = places(7, 3)

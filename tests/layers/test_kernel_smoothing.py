@@ -209,3 +209,28 @@ def test_what_is_no_raw_field_is_refused(dim: int) -> None:
     with pytest.raises(BadInput, match="smooths a raw field, this one has an inverse that would no longer be its own"):
         layer(Displacement(values=values, inverse=-values, shape=SHAPE[:dim], factors=(1,) * dim))
     assert len(Pipeline([layer, Integrate().build(dim)])(velocity(values))) == 3
+
+
+@pytest.mark.parametrize("form", ["free", "uut", "separable", "autocorrelation", "gaussian"])
+def test_autocast_changes_nothing(form: Form, generator: torch.Generator) -> None:
+    module = SmoothingKernel(KernelSmoothing(form=form, taps=5), 2)
+    given = Displacement(values=normal(generator, 1, 2, 9, 8).float(), shape=(9, 8), factors=(1, 1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module(given)
+    assert isinstance(found, Displacement)
+    assert torch.equal(found.values, module(given).values)
+
+
+def test_a_single_tap_does_nothing_and_has_figures(generator: torch.Generator) -> None:
+    for form in ("free", "separable", "autocorrelation", "gaussian"):
+        module = SmoothingKernel(KernelSmoothing(form=form, taps=1), 2)  # pyright: ignore[reportArgumentType]
+        given = Displacement(values=normal(generator, 1, 2, 4, 3).float(), shape=(4, 3), factors=(1, 1))
+        found = module(given)
+        assert isinstance(found, Displacement)
+        torch.testing.assert_close(found.values, given.values)
+        assert module.figures()["kernel_rank"] == module.figures()["kernel_width"] == 0
+
+
+def test_an_empty_spacing_is_refused() -> None:
+    with pytest.raises(BadInput, match="a spacing above 0 along each axis"):
+        KernelSmoothing(spacing=())

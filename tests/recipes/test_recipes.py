@@ -26,7 +26,19 @@ ROOT = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(ROOT.rglob("*.toml"))
 OTHER_LOSS = ("squares",)  # the row of a table that is about the loss
 OWN_PROGRAMS = {"trees", "fundus", "metareg"}  # smoothproper/trees.py, smoothproper/fundus.py, metareg/tables.py
-MODULES = ("cohorts", "drawing", "moved_volumes", "run", "runs", "scoring", "shapes", "shifts", "square_images", "vessel_maps")
+MODULES = (
+    "cohorts",
+    "drawing",
+    "moved_volumes",
+    "run",
+    "runs",
+    "scoring",
+    "shapes",
+    "shifts",
+    "slices",
+    "square_images",
+    "vessel_maps",
+)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ class Autocorrelation(Product):
 
 
 class Gaussian(Product):
-    """Gaussians as wide along every axis, whose width is learned and nothing else.
+    """Gaussians of sum 1, as wide along every axis, whose width is learned and nothing else.
 
     Args:
         begin: where the width begins, along every axis.
@@ -143,7 +143,7 @@ class Gaussian(Product):
     def lines(self) -> tuple[Tensor, ...]:
         at = torch.arange(-self.reach, self.reach + 1).to(self.log_width)
         sigma = self.sigmas[:, None, None] * self.log_width.exp()[:, None]
-        return tuple(torch.exp(-0.5 * (at / sigma) ** 2))
+        return tuple(torch.softmax(-0.5 * (at / sigma) ** 2, -1))
 
 
 def _dense(begin: tuple[Line, ...], count: int) -> Tensor:

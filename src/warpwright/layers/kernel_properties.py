@@ -90,11 +90,11 @@ def diagnostics(kernels: Tensor, groups: Groups) -> dict[str, float]:
 
     Returns:
         `asymmetry`, distance from the mean over all symmetries, a share of the norm (0; below 0.05 is accepted). `anisotropy`,
-        the same from the mean over taps at one distance (0 for Gaussians only). `matrix`, smallest eigenvalue of the symmetric
-        part over the largest (>= 0), of kernels with two axes. `spectrum`, smallest real part over the largest absolute value
-        (>= 0; above -0.02 is accepted). `imaginary`, largest imaginary part, likewise (0). `rank`, second singular value over
-        the first, of the unfoldings (0; below 0.1 is accepted). `width`, `sqrt(sum r^2 K / sum K)` in taps, the smallest:
-        a kernel of width 0 does nothing. `sum`, `trace` and `cross_trace`, means.
+        the same from the mean over taps at one distance, counted in taps (0 for a function of the radius). `matrix`, smallest
+        eigenvalue of the symmetric part over the largest (>= 0), of kernels with two axes. `spectrum`, smallest real part over
+        the largest absolute value (>= 0; above -0.02 is accepted). `imaginary`, largest imaginary part, likewise (0). `rank`,
+        second singular value over the first, of the unfoldings (0; below 0.1 is accepted). `width`, `sqrt(sum r^2 K / sum K)`
+        in taps, the smallest: a kernel of width 0 does nothing. `sum`, `trace` and `cross_trace`, means.
     """
     kernels = kernels.detach().double().cpu()
     norm = kernels.flatten(1).norm(dim=1)
@@ -144,6 +144,8 @@ def _class_means(kernel: Tensor, classes: Tensor) -> Tensor:
 
 
 def _second(unfolded: Tensor) -> float:
+    if unfolded.shape[1] == 1:
+        return 0.0
     values = torch.linalg.svdvals(unfolded)
     return float((values[:, 1] / values[:, 0]).max())
 

@@ -99,9 +99,10 @@ class KernelSmoothing(LayerSettings):
             axis.
         taps: along each axis, odd.
         shared: one kernel for all components, or one for each.
-        start: a Gaussian of sigma taps / 6 (voxels of the finest axis), or a delta, which does nothing.
+        start: a Gaussian of sigma taps / 6 (voxels of the finest axis; "autocorrelation" is that of a Gaussian cut off, up to
+            7 % narrower), or a delta, which does nothing.
         padding: of the field; zeros make the Gram matrix exact and pull the border down, "replicate" does not.
-        normalised: kernels are divided by their sum, so that a translation stays one.
+        normalised: kernels are divided by their sum, so that a translation stays one; "gaussian" always is.
         spacing: of the voxels along each axis, in any unit; None for the spacing of the model's preparation, or for cubes where
             it has none. A Gaussian is as wide in mm along every axis, and axes that differ have lines of their own.
         penalty: what keeps the kernel a kernel; forms that are products need none.
@@ -122,7 +123,7 @@ class KernelSmoothing(LayerSettings):
     def __post_init__(self) -> None:
         if self.taps < 1 or self.taps % 2 == 0:
             raise BadInput(f"a smoothing kernel needs an odd number of taps, at least 1, got {self.taps}")
-        if self.spacing is not None and not min(self.spacing) > 0:
+        if self.spacing is not None and not min(self.spacing, default=0) > 0:
             raise BadInput(f"a smoothing kernel needs a spacing above 0 along each axis, got {self.spacing}")
         if self.form == "gaussian" and self.start == "delta":
             raise BadInput("a smoothing kernel of the form gaussian has a width to learn: expected start = 'gaussian'")
@@ -169,8 +170,9 @@ class SmoothingKernel(FieldLayer):
             raise BadInput(
                 f"the layer {self.name} smooths a raw field, this one has an inverse that would no longer be its own"
             )
-        parts = self.kernel.lines() if isinstance(self.kernel, Product) else (self.kernel.dense(),)
-        return replace(given, values=smoothed_by(given.values, self._scaled(parts), self.settings.padding))
+        with full_precision(given.values):
+            parts = self.kernel.lines() if isinstance(self.kernel, Product) else (self.kernel.dense(),)
+            return replace(given, values=smoothed_by(given.values, self._scaled(parts), self.settings.padding))
 
     def kernels(self) -> Tensor:
         """(C, *m) as they are applied, C = 1 if the components share theirs."""
@@ -238,9 +240,8 @@ def smoothed_by(field: Tensor, parts: Sequence[Tensor], padding: Padding = "zero
         components = (along_axes(field[:, c : c + 1], [band[c] for band in bands]) for c in range(field.shape[1]))
         return torch.cat(tuple(components), 1)
     kernel = parts[0].expand(field.shape[1], *parts[0].shape[1:])
-    with full_precision(field):
-        around = F.pad(field, (taps // 2,) * 2 * len(shape), mode=PADDED[padding])
-        return CONVOLVE[len(shape)](around, kernel[:, None].to(field), groups=field.shape[1])
+    around = F.pad(field, (taps // 2,) * 2 * len(shape), mode=PADDED[padding])
+    return CONVOLVE[len(shape)](around, kernel[:, None].to(field), groups=field.shape[1])
 
 
 def _bands(lines: Tensor, n: int, padding: Padding) -> Tensor:
