@@ -59,15 +59,21 @@ def main() -> int:
             rows = write_bump_pairs(options.data, options.output / "images", energy)
             write_table(options.output / f"{energy}.csv", [ROWS, *rows])
         for part in options.parts or PARTS:
-            runs = [known(run, options.output) for run in PARTS[part]()]
-            for run in runs:
+            for run in PARTS[part]():
                 if options.only and run.way not in options.only:
                     continue
-                folder = options.output / run.name
-                if not trained(settings_of(run, options.output, options.steps), folder, options.device):
+                weighed = known(run, options.output)
+                if weighed is None:
+                    raise BadInput(
+                        f"{options.output}: holds no sweep of {tuned_like(run.way)}, expected `tables.py sweep` first"
+                    )
+                if not trained(
+                    settings_of(weighed, options.output, options.steps), options.output / weighed.name, options.device
+                ):
                     return 1
-                score(folder, options.output)
-            done = [run for run in runs if (options.output / run.name / "scores.json").exists()]
+                score(options.output / weighed.name, options.output)
+            found = [known(run, options.output) for run in PARTS[part]()]
+            done = [run for run in found if run is not None and (options.output / run.name / "scores.json").exists()]
             say(f"## {part}\n\n{table(done, options.output)}\n")
             if part == "sweep":
                 draw_sweep(done, options.output)
@@ -90,16 +96,14 @@ def settings_of(run: Run, output: Path, steps: int | None) -> Training:
     return replace(training, data=replace(training.data, manifest=(output / f"{run.energy}.csv").absolute()))
 
 
-def known(run: Run, output: Path) -> Run:
-    """The run with its weight: where it has none, the best that the sweep has of its way."""
+def known(run: Run, output: Path) -> Run | None:
+    """The run with its weight: where it has none, the best that the sweep has of its way; None if there is no sweep of it."""
     if run.weight is not None:
         return run
     way = tuned_like(run.way)
     found = {weight: output / at(Run(way=way), weight).name / "scores.json" for weight in SWEPT}
     dices = {w: json.loads(p.read_text(encoding="utf-8"))["validation"]["dice"] for w, p in found.items() if p.exists()}
-    if not dices:
-        raise BadInput(f"{output}: holds no run of the sweep of {way}, expected `tables.py sweep` first")
-    return at(run, max(dices, key=lambda weight: fmean(dices[weight])))
+    return at(run, max(dices, key=lambda weight: fmean(dices[weight]))) if dices else None
 
 
 def score(folder: Path, output: Path) -> None:
@@ -145,7 +149,10 @@ def estimated(model: Model, fixed: Image, moving: Image) -> torch.Tensor:
 
 
 def table(runs: Sequence[Run], output: Path) -> str:
-    """A row for every way, weight and energy, seeds together, in Markdown; tests are against voxelmorph2 of that energy."""
+    """A row for every way, weight and energy, seeds together, in Markdown.
+
+    The last column is against voxelmorph2 that learned from the same energy, with the same weight if there is such a run.
+    """
     rows = [
         "| way | weight | learned | tested | Dice, % (sd; seeds) | det > 0, % | least det | ms a pair | against voxelmorph2 |"
     ]
@@ -160,7 +167,8 @@ def table(runs: Sequence[Run], output: Path) -> str:
         alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
         for test in ENERGIES if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
             each = [read(run, output)[test] for run in alike]
-            base = [read(run, output)[test] for run in runs if run.way == "voxelmorph2" and run.energy == energy]
+            rivals = [run for run in runs if run.way == "voxelmorph2" and run.energy == energy]
+            base = [read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals]
             against = "" if way == "voxelmorph2" or not base else difference(each, base)
             rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(each)} | {against} |")
     return "\n".join(rows)

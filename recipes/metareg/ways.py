@@ -11,7 +11,7 @@ __all__ = ["PARTS", "WAYS", "Run", "changes"]
 Table = dict[str, Any]
 
 LEARNED_UP: Table = {"upsampling": "transposed"}
-SWEPT = (0.005, 0.02, 0.08)  # weights of the smoothness term
+SWEPT = (0.005, 0.02, 0.08, 0.3)  # weights of the smoothness term
 SEEDS = (0, 1, 2)
 
 

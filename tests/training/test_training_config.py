@@ -69,12 +69,17 @@ from warpwright.networks.features import FeatureLKU
 from warpwright.sampling import Percentiles, Window
 from warpwright.schemes import (
     SGD,
+    AdaFrame,
     Adam,
     AdamW,
+    AdaptiveScoring,
+    AdaReg,
     AnyOptimiser,
     AnySchedule,
+    AnyWeighting,
     Constant,
     Cosine,
+    Likelihood,
     Muon,
     Plain,
     Polynomial,
@@ -151,6 +156,12 @@ OPTIMISERS = (
     SGD(rate=0.1, momentum=0.9),
     Muon(rate=3e-3, momentum=0.9, others=0.25),
 )
+WEIGHTINGS = (
+    AdaptiveScoring(alpha=0.1, beta=0.5, factor=1.0, warmup=0.1, paper_code=True),
+    AdaReg(contrast=10.0),
+    AdaFrame(slope=0.2),
+    Likelihood(beta=0.5),
+)
 SCHEDULES = (Constant(), Cosine(warmup=0.1, least=0.01), Polynomial(power=2.0), Stepwise(milestones=(0.25, 0.5, 0.75), by=0.3))
 
 
@@ -166,10 +177,16 @@ def test_the_lists_above_are_complete():
     assert kinds(TERMS) == set(get_args(AnyTerm))
     assert kinds(OPTIMISERS) == set(get_args(AnyOptimiser))
     assert kinds(SCHEDULES) == set(get_args(AnySchedule))
+    assert kinds(WEIGHTINGS) == set(get_args(AnyWeighting))
 
 
 def rich(**changes: Any) -> Training:
-    given = {"network": NETWORKS[0], "optimiser": OPTIMISERS[0], "schedule": SCHEDULES[1]} | changes
+    given = {
+        "network": NETWORKS[0],
+        "optimiser": OPTIMISERS[0],
+        "schedule": SCHEDULES[1],
+        "weighting": WEIGHTINGS[0],
+    } | changes
     return Training(
         data=Data(manifest=Path("t.csv"), pairing="atlas", atlas="case 3", space="lps", header="qform", cache_gb=0.5),
         model=ModelSettings(
@@ -183,7 +200,13 @@ def rich(**changes: Any) -> Training:
             loss=TERMS,
             directions="forward",
         ),
-        scheme=Plain(optimiser=given["optimiser"], schedule=given["schedule"], clip=1.5, average=0.99),
+        scheme=Plain(
+            optimiser=given["optimiser"],
+            schedule=given["schedule"],
+            clip=1.5,
+            average=0.99,
+            weighting=given["weighting"],
+        ),
         augmentation=Augmentation(
             flips=(0.0, 0.5, 1.0), rotation=1.0, scaling=0.1, shear=0.2, translation=3.0, elastic=2.0, noise=0.1, gamma=0.1
         ),
@@ -206,6 +229,7 @@ EVERY = (
     [rich(network=network) for network in NETWORKS]
     + [rich(optimiser=optimiser) for optimiser in OPTIMISERS]
     + [rich(schedule=schedule) for schedule in SCHEDULES]
+    + [rich(weighting=weighting) for weighting in WEIGHTINGS]
 )
 
 

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from oracles.cohort import lines, tiny, tree, write_cohort, write_settings
+from warpwright.energies.losses import Images
+from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
-from warpwright.schemes import SGD, Adam, Constant, Plain
+from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Plain
 from warpwright.training import Training, Validation, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.processes import Processes, processes
@@ -57,8 +59,11 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
         validation=Validation(every=5),
     )
     descent = Plain(optimiser=SGD(rate=0.3, momentum=0.9), schedule=Constant(), clip=1.0)
+    loss = (Images(similarity=MSE()), *(term for term in plain.model.loss if not isinstance(term, Images)))
+    scored = replace(descent, weighting=AdaptiveScoring(warmup=0.2, scale=0.25))
     return {
         "sgd": replace(plain, precision="float64", scheme=descent),
+        "adacs": replace(plain, precision="float64", scheme=scored, model=replace(plain.model, loss=loss)),
         "adam": replace(plain, scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant(), average=0.9), accumulate=2),
     }
 
@@ -87,9 +92,10 @@ def one(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def test_parameters_are_those_of_the_doubled_batch(one, two):
-    ours = read_checkpoint(two[0] / "sgd-of-rank-0" / "checkpoint.safetensors")
-    theirs = read_checkpoint(one / "sgd" / "checkpoint.safetensors")
+@pytest.mark.parametrize("name", ["sgd", "adacs"])
+def test_parameters_are_those_of_the_doubled_batch(one, two, name):
+    ours = read_checkpoint(two[0] / f"{name}-of-rank-0" / "checkpoint.safetensors")
+    theirs = read_checkpoint(one / name / "checkpoint.safetensors")
     assert (ours.processes, theirs.processes) == (2, 1)
     assert set(ours.state) == set(theirs.state)
     assert {value.dtype for name, value in ours.state.items() if name.startswith("model.")} == {torch.float64}
@@ -107,7 +113,7 @@ def test_losses_of_adam_are_those_of_the_doubled_batch(one, two):
 
 def test_only_the_first_process_writes_and_speaks(two):
     folder, said = two
-    for name in ("sgd", "adam"):
+    for name in ("sgd", "adacs", "adam"):
         assert "model/weights.safetensors" in tree(folder / f"{name}-of-rank-0")
         assert not (folder / f"{name}-of-rank-1").exists()
     decoder, found = json.JSONDecoder(), []
@@ -115,7 +121,7 @@ def test_only_the_first_process_writes_and_speaks(two):
         value, end = decoder.raw_decode(said.strip())
         found.append(value["output"])
         said = said.strip()[end:]
-    assert found == ["sgd-of-rank-0", "adam-of-rank-0"]
+    assert found == ["sgd-of-rank-0", "adacs-of-rank-0", "adam-of-rank-0"]
 
 
 def test_one_process_does_not_go_on_with_what_two_began(trainings, two):

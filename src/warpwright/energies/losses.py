@@ -7,7 +7,7 @@ half the resolution is smooth in its own voxels and millimetres.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -33,6 +33,7 @@ __all__ = [
     "Overlap",
     "Smoothness",
     "Term",
+    "Value",
     "VelocityPrior",
     "pair_loss",
 ]
@@ -133,14 +134,15 @@ class Smoothness(Term):
 
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
         if self.on == "displacement":
-            return self._of(prediction.displacement, batch.spacing)
+            return self.of(prediction.displacement, batch.spacing)
         velocities = prediction.velocities
         if not velocities:
             raise BadInput("the loss wants a smooth velocity, the model has none: expected on = 'displacement'")
         spacings = [tuple(s * k for s, k in zip(batch.spacing, v.factors, strict=True)) for v in velocities]
-        return torch.stack([self._of(v.values, spacing) for v, spacing in zip(velocities, spacings, strict=True)]).sum(0)
+        return torch.stack([self.of(v.values, spacing) for v, spacing in zip(velocities, spacings, strict=True)]).sum(0)
 
-    def _of(self, field: Tensor, spacing: tuple[float, ...]) -> Tensor:
+    def of(self, field: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        """(B,) of one field (B, D, *T) on a lattice of that spacing."""
         return self.regularity.weight * self.regularity.regularity(field, spacing)
 
 
@@ -307,12 +309,24 @@ def neighbours(field: Tensor) -> Tensor:
 AnyTerm = GradientInverseConsistency | Images | InverseConsistency | LandmarkDistance | Overlap | Smoothness | VelocityPrior
 
 
-def pair_loss(terms: Sequence[AnyTerm], batch: PairBatch, prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of the terms, (B,), and what each is without its weight, (B,), by name."""
+Value = Callable[[Term, PairBatch, Prediction], Tensor]
+
+
+def pair_loss(
+    terms: Sequence[AnyTerm], batch: PairBatch, prediction: Prediction, value: Value | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the terms, (B,), and what each is without its weight, (B,), by name.
+
+    Args:
+        terms: of the loss.
+        batch: the pairs.
+        prediction: what a model says about them.
+        value: what a term is worth, (B,), in place of `term.value`.
+    """
     parts: dict[str, Tensor] = {}
     total = batch.fixed.new_zeros(len(batch))
     for term in terms:
-        value = term.value(batch, prediction)
-        total = total + term.weight * value
-        parts[term.name] = parts[term.name] + value if term.name in parts else value
+        found = term.value(batch, prediction) if value is None else value(term, batch, prediction)
+        total = total + term.weight * found
+        parts[term.name] = parts[term.name] + found if term.name in parts else found
     return total, parts

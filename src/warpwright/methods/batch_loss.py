@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpwright.energies.losses import pair_loss
+from warpwright.energies.losses import Value, pair_loss
 from warpwright.energies.pairs import PairBatch
 from warpwright.layers import FieldLayer
 from warpwright.methods.model import Model, predict_both
@@ -29,7 +29,7 @@ class Losses:
     parts: Mapping[str, Tensor]
 
 
-def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = None) -> Losses:
+def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = None, value: Value | None = None) -> Losses:
     """The model's own loss of every pair, in the directions that its settings say, with the penalties of its layers.
 
     Args:
@@ -37,6 +37,7 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
         batch: prepared pairs.
         precision: dtype in which the network may compute (autocast); None for that of its weights. Fields and losses stay in
             the dtype of the images.
+        value: what a term about one direction is worth, in place of `term.value`.
     """
     settings = model.settings
     device = batch.fixed.device.type
@@ -47,9 +48,9 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
             there, back = predict_both(model, batch)
     mutual = [term for term in settings.loss if term.mutual]
     single = [term for term in settings.loss if not term.mutual]
-    total, parts = pair_loss(single, batch, there)
+    total, parts = pair_loss(single, batch, there, value)
     if back is not None:
-        other, others = pair_loss(single, batch.swapped(), back)
+        other, others = pair_loss(single, batch.swapped(), back, value)
         total = (total + other) / 2
         parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
     both, found = pair_loss(mutual, batch, there)

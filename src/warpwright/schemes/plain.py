@@ -13,10 +13,16 @@ from torch import Tensor
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.methods import Model, Solving, batch_loss
+from warpwright.schemes.adaptive_scoring import AdaptiveScoring
 from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
+from warpwright.schemes.likelihood import Likelihood
 from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon
+from warpwright.schemes.reweighting import AdaFrame, AdaReg
+from warpwright.schemes.weighting import optimiser_state, restore_optimiser, under
 
-__all__ = ["Plain"]
+__all__ = ["AnyWeighting", "Plain"]
+
+AnyWeighting = AdaFrame | AdaptiveScoring | AdaReg | Likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,7 @@ class Plain(SchemeSettings):
         unlock: shares of the training after which a model that solves also solves its second level, its third and so on;
             () for all levels from the beginning.
         patience: in how many steps in a row a model that solves may solve none of the pairs.
+        weighting: what makes some residuals count more than others; None for all alike.
 
     Raises:
         BadInput: a number is out of range.
@@ -42,6 +49,7 @@ class Plain(SchemeSettings):
     average: float | None = None
     unlock: tuple[float, ...] = ()
     patience: int = 20
+    weighting: AnyWeighting | None = None
 
     def __post_init__(self) -> None:
         if list(self.unlock) != sorted(self.unlock) or not all(0 <= share < 1 for share in self.unlock):
@@ -72,6 +80,7 @@ class PlainScheme(Scheme):
             raise BadInput(
                 f"scheme.unlock has {len(settings.unlock)} shares for {levels} levels: expected one less than levels"
             )
+        self.weighting = None if settings.weighting is None else settings.weighting.build(model, steps)
         self.failing = 0  # steps in a row in which no pair could be solved
         self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
 
@@ -79,17 +88,15 @@ class PlainScheme(Scheme):
         self.model.train()
         for part in self.solving if self.settings.unlock else ():
             part.active = 1 + sum(number >= share * self.steps for share in self.settings.unlock)
+        if self.weighting is None:
+            return self._learn(number, batches, synchronise)
+        figures = (self._learn if self.weighting.begin(number) else self._look)(number, batches, synchronise)
+        return figures | self.weighting.learn(batches, synchronise)
+
+    def _learn(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        """The model's update."""
         self.optimiser.zero_grad(set_to_none=True)
-        count = sum(len(batch) for batch in batches)
-        sums: dict[str, Tensor] = {}
-        for batch in batches:
-            losses = batch_loss(self.model, batch, self.precision)
-            (losses.total.sum() / count).backward()
-            for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
-                sums[name] = sums.get(name, 0) + value.sum() / count
-        gradients = [w.grad for w in self.weights if w.grad is not None]
-        synchronise([*gradients, *sums.values()])
-        figures = {name: float(value) for name, value in sums.items()}
+        figures = self._figures(batches, synchronise)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip or math.inf))
         for name, value in (("loss", figures["loss"]), ("norm of the gradient", norm)):
             if not math.isfinite(value):
@@ -103,6 +110,28 @@ class PlainScheme(Scheme):
         self.optimiser.step()
         self._average(number)
         return {**figures, "gradient": norm, "rate": rate}
+
+    @torch.no_grad()
+    def _look(self, _: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        """The figures of a step in which the model rests."""
+        return {**self._figures(batches, synchronise), "gradient": 0.0, "rate": 0.0}
+
+    def _figures(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        """The loss of the batches and its parts, means over pairs; where gradients are on, with those of the weights."""
+        count = sum(len(batch) for batch in batches)
+        sums: dict[str, Tensor] = {}
+        value = None if self.weighting is None else self.weighting.value
+        for batch in batches:
+            losses = batch_loss(self.model, batch, self.precision, value)
+            if torch.is_grad_enabled():
+                (losses.total.sum() / count).backward()
+            for name, part in {"loss": losses.total.detach(), **losses.parts}.items():
+                sums[name] = sums.get(name, 0) + part.sum() / count
+        if self.weighting is not None and torch.is_grad_enabled():
+            self.weighting.adjust(self.weights)
+        gradients = [w.grad for w in self.weights if w.grad is not None] if torch.is_grad_enabled() else []
+        synchronise([*gradients, *sums.values()])
+        return {name: float(part) for name, part in sums.items()}
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
@@ -120,10 +149,9 @@ class PlainScheme(Scheme):
         if self.settings.average is not None:
             found |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
         found["failing"] = torch.tensor(self.failing)
-        for index, entries in self.optimiser.state_dict()["state"].items():
-            found |= {
-                f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items() if value is not None
-            }
+        found |= optimiser_state(self.optimiser, "optimiser")
+        if self.weighting is not None:
+            found |= {f"weighting.{name}": value for name, value in self.weighting.state().items()}
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -131,13 +159,6 @@ class PlainScheme(Scheme):
         if self.settings.average is not None:
             self.kept.load_state_dict(under(state, "kept."))
         self.failing = int(state["failing"])
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in under(state, "optimiser.").items():
-            index, key = name.split(".", 1)
-            entries.setdefault(int(index), {})[key] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
-
-
-def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        restore_optimiser(self.optimiser, state, "optimiser")
+        if self.weighting is not None:
+            self.weighting.restore(under(state, "weighting."))

@@ -195,9 +195,9 @@ class _Run:
         model = model.to(device, self.dtype)
         save_memory(model, training.save_memory)
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.scheme: Scheme = training.scheme.build(
-            model, training.steps, torch.bfloat16 if training.precision == "bfloat16" else None
-        )
+        precision = torch.bfloat16 if training.precision == "bfloat16" else None
+        with drawing_from(training.seed, device):  # some schemes have networks of their own
+            self.scheme: Scheme = training.scheme.build(model, training.steps, precision)
         self.stream = Stream(
             cohort=self.cohort,
             cases=self.cases,

@@ -1,0 +1,220 @@
+"""AdaCS: residuals are weighed by a score of how far a voxel has a counterpart at all, which is learned alongside.
+
+A second network looks at the fixed image alone and gives a score S in [0, 1]. The model learns from residuals weighed by S;
+the score learns to be small where residuals stay large, is drawn towards 1, and is smooth. The model is used without it.
+
+    model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
+
+r is the squared residual; w rises as residuals fall: `w = beta m`, where m follows `cos(pi/2 factor mu)`, mu being the mean
+weighed residual of a step.
+
+Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
+code (in the paper it is 1, with which w hardly changes), which we do not let turn the weight negative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.losses import Images, Term
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.similarity import reduce
+from warpwright.errors import BadInput, Failed
+from warpwright.methods import Model, evaluating
+from warpwright.networks.scoring import VoxelMap
+from warpwright.schemes.base import Synchronise
+from warpwright.schemes.weighting import (
+    Weighting,
+    WeightingSettings,
+    check_pointwise,
+    optimiser_state,
+    residuals,
+    restore_optimiser,
+    under,
+    views,
+)
+
+__all__ = ["AdaptiveScoring"]
+
+COLLAPSED = 1e-3  # mean score of a batch below which nothing is learned from its images any more
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveScoring(WeightingSettings):
+    """The weighting of AdaCS.
+
+    Args:
+        alpha: how strongly the score is drawn towards 1; 0 lets it collapse, which ends the training.
+        beta: how smooth it is.
+        momentum: decay of the average m.
+        factor: of the mean residual in the cosine; 1 as printed, 50 as in the code for losses over both directions.
+        warmup: share of the training in which the model learns alone, and again the score alone.
+        rate: learning rate of the score (Adam).
+        scale: factor of the widths of its network.
+        paper_code: as the published code has it: voxels that are 0 in both images do not count, the gradient of the score's
+            loss also reaches the model, beta stands within the average, whose decay grows from 0 over 100 epochs of 50
+            steps, and the cosine may turn negative.
+
+    Raises:
+        BadInput: a number is out of range.
+    """
+
+    alpha: float = 0.02
+    beta: float = 1.5
+    momentum: float = 0.99
+    factor: float = 50.0
+    warmup: float = 0.06
+    rate: float = 1e-4
+    scale: float = 1.0
+    paper_code: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.alpha, self.beta, self.factor) < 0:
+            raise BadInput(f"alpha, beta and factor must be at least 0, got {self.alpha}, {self.beta} and {self.factor}")
+        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 0.5):
+            raise BadInput(f"momentum must lie in [0, 1) and warmup in [0, 0.5), got {self.momentum} and {self.warmup}")
+        if not (self.rate > 0 and self.scale > 0):
+            raise BadInput(f"the rate and the scale of the score must be above 0, got {self.rate} and {self.scale}")
+
+    def build(self, model: Model, steps: int) -> Scoring:
+        check_pointwise("adaptivescoring", model)
+        return Scoring(self, model, steps)
+
+
+class Scoring(Weighting):
+    """As `AdaptiveScoring` says."""
+
+    EPOCH = 50  # steps, of the published code
+    figures = ("score", "score_loss", "score_smoothness")
+
+    def __init__(self, settings: AdaptiveScoring, model: Model, steps: int) -> None:
+        self.settings, self.model, self.steps = settings, model, steps
+        like = next(model.parameters())
+        self.network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale).to(like.device, like.dtype)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
+        self.number, self.average = 0, 0.0
+        self.residual: list[float] = []  # mean weighed residuals of the step so far
+        self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
+
+    def begin(self, number: int) -> bool:
+        self.number = number
+        self.residual.clear()
+        return not self.scores_alone
+
+    @property
+    def model_alone(self) -> bool:
+        """Whether the score does not count yet."""
+        return self.number < self.settings.warmup * self.steps
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether the model rests."""
+        return not self.model_alone and self.number < 2 * self.settings.warmup * self.steps
+
+    def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if not isinstance(term, Images):
+            return term.value(batch, prediction)
+        found, weight = residuals(term, batch, prediction)
+        weight = self._counted(batch, weight)
+        if not self.model_alone:
+            with torch.no_grad():
+                weight = weight * self.network.scores(batch.fixed)
+        value = reduce(found, weight, by="domain")
+        self.residual.append(float(value.detach().mean()))
+        return value
+
+    def adjust(self, weights: Sequence[Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            if name in self.leaked:
+                weight.grad = self.leaked[name] if weight.grad is None else weight.grad + self.leaked[name]
+        self.leaked.clear()
+
+    def learn(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        if not self.scores_alone:
+            mean = torch.tensor(sum(self.residual) / len(self.residual), dtype=torch.float64, device=batches[0].fixed.device)
+            synchronise([mean])
+            self._follow(float(mean))
+        if self.model_alone:
+            return {"score": 1.0, "score_loss": 0.0, "score_smoothness": self.smoothness}
+        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
+        count = sum(len(batch) for batch in batches)
+        sums = torch.zeros(2, device=batches[0].fixed.device, dtype=batches[0].fixed.dtype)
+        for batch in batches:
+            loss, score = self._losses(batch)
+            (loss.sum() / count).backward()
+            sums += torch.stack((loss.detach().sum(), score.sum())) / count
+        synchronise([*(w.grad for w in self.network.parameters() if w.grad is not None), sums])
+        loss, score = sums.tolist()
+        if not math.isfinite(loss):
+            raise Failed(f"the loss of the score is {loss}")
+        if score < COLLAPSED:
+            raise Failed(f"the score has collapsed, its mean is {score:.2g}: expected a larger alpha")
+        self.optimiser.step()
+        for name, weight in self.model.named_parameters():  # none but for the published code
+            if weight.grad is not None:
+                self.leaked[name] = weight.grad + self.leaked.get(name, 0)
+        return {"score": score, "score_loss": loss, "score_smoothness": self.smoothness}
+
+    @property
+    def smoothness(self) -> float:
+        """W."""
+        return self.average if self.settings.paper_code else self.settings.beta * self.average
+
+    def _follow(self, mean: float) -> None:
+        """The average, a step with that mean residual later."""
+        settings = self.settings
+        found = math.cos(math.pi / 2 * settings.factor * mean)
+        if settings.paper_code:
+            decay = min(1 - 1 / (self.number // self.EPOCH + 1), settings.momentum)
+            self.average = decay * self.average + (1 - decay) * settings.beta * found
+        else:
+            self.average = settings.momentum * self.average + (1 - settings.momentum) * max(found, 0.0)
+
+    def _losses(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """(B,) each: the score's loss, and its mean, over directions."""
+        if self.settings.paper_code:
+            seen = views(self.model, batch)
+        else:
+            with evaluating(self.model), torch.no_grad():
+                seen = views(self.model, batch)
+        losses, scores = zip(*(self._loss(*view) for view in seen), strict=True)
+        return torch.stack(losses).mean(0), torch.stack(scores).mean(0)
+
+    def _loss(self, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        score = self.network.scores(batch.fixed)
+        total = torch.zeros_like(score[:, 0].flatten(1).sum(1))
+        for term in self.model.settings.loss:
+            if isinstance(term, Images):
+                found, weight = residuals(term, batch, prediction)
+                counted = self._counted(batch, weight)
+                total = total + term.weight * reduce(found, counted * score, by="domain")
+        ones = self._counted(batch, torch.ones_like(score))
+        total = total + self.settings.alpha * reduce((ones * (score - 1)).square())
+        slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in range(2, score.ndim)]
+        return total + self.smoothness * torch.stack(slopes).mean(0), score.detach().flatten(1).mean(1)
+
+    def _counted(self, batch: PairBatch, weight: Tensor) -> Tensor:
+        """Weights, for the published code without what is 0 in both images."""
+        if not self.settings.paper_code:
+            return weight
+        seen = ((batch.fixed != 0) | (batch.moving != 0)).any(1, keepdim=True)
+        return weight * seen.to(weight.dtype)
+
+    def state(self) -> dict[str, Tensor]:
+        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        found |= optimiser_state(self.optimiser, "optimiser")
+        found |= {f"leaked.{name}": value for name, value in self.leaked.items()}
+        found["average"] = torch.tensor(self.average, dtype=torch.float64)
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.network.load_state_dict(under(state, "network."))
+        self.leaked = dict(under(state, "leaked."))
+        restore_optimiser(self.optimiser, state, "optimiser")
+        self.average = float(state["average"])

@@ -1,0 +1,133 @@
+"""Weights that follow from residuals by a formula: of the regulariser (AdaReg), of the data (AdaFrame).
+
+Reference: Wong et al., CVPR 2019, arXiv 1903.07309 (AdaReg); Wong and Soatto, ICRA 2021 (AdaFrame); as AdaCS (Zhang et al.,
+ECCV 2024, arXiv 2312.00837) compares with them, with the constants of its code. For AdaReg the paper prints `exp(-c r / s)`;
+its code, and ours, has the product of the local residual with the mean one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from warpwright.energies.losses import Images, Smoothness, Term
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.similarity import reduce
+from warpwright.errors import BadInput
+from warpwright.methods import Model
+from warpwright.schemes.weighting import Weighting, WeightingSettings, check_pointwise, residuals
+
+__all__ = ["AdaFrame", "AdaReg"]
+
+TINY = 1e-7
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaReg(WeightingSettings):
+    """The field is regularised less where residuals are large: the smoothness is that of `a u` with `a = exp(-c r mean(r))`.
+
+    r is the absolute residual. Gradients flow through a.
+
+    Args:
+        contrast: c.
+
+    Raises:
+        BadInput: c is negative.
+    """
+
+    contrast: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.contrast < 0:
+            raise BadInput(f"the contrast of adareg must be at least 0, got {self.contrast}")
+
+    def build(self, model: Model, steps: int) -> Weighting:
+        check_pointwise("adareg", model)
+        if not any(isinstance(term, Smoothness) for term in model.settings.loss):
+            raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
+        return Regularising(self, model)
+
+
+class Regularising(Weighting):
+    """As `AdaReg` says."""
+
+    def __init__(self, settings: AdaReg, model: Model) -> None:
+        self.settings = settings
+        self.images = next(term for term in model.settings.loss if isinstance(term, Images))
+
+    def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if not isinstance(term, Smoothness):
+            return term.value(batch, prediction)
+        rest, mean, _ = _absolute(self.images, batch, prediction)
+        weight = (-self.settings.contrast * rest * mean).exp()
+        if term.on == "displacement":
+            return term.of(weight * prediction.displacement, batch.spacing)
+        if not prediction.velocities:
+            return term.value(batch, prediction)  # says what is missing
+        total = weight.new_zeros(len(weight))
+        for velocity in prediction.velocities:
+            spacing = tuple(s * k for s, k in zip(batch.spacing, velocity.factors, strict=True))
+            shape = velocity.values.shape[2:]
+            coarse = F.interpolate(weight, size=shape, mode=LINEAR[len(shape)], align_corners=False)
+            total = total + term.of(coarse * velocity.values, spacing)
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaFrame(WeightingSettings):
+    """Large residuals count less: a sigmoid of the residual's distance from its mean, in standard deviations.
+
+    `1 - sigmoid(a (r - mean) / sd - b)` with `a = slope / mean` and `b = shift (1 - cos(pi mean))`, without a gradient.
+
+    Args:
+        slope: of the sigmoid.
+        shift: of the sigmoid.
+
+    Raises:
+        BadInput: a number is negative.
+    """
+
+    slope: float = 0.1
+    shift: float = 10.0
+
+    def __post_init__(self) -> None:
+        if min(self.slope, self.shift) < 0:
+            raise BadInput(f"slope and shift of adaframe must be at least 0, got {self.slope} and {self.shift}")
+
+    def build(self, model: Model, steps: int) -> Weighting:
+        check_pointwise("adaframe", model)
+        return Framing(self)
+
+
+class Framing(Weighting):
+    """As `AdaFrame` says."""
+
+    def __init__(self, settings: AdaFrame) -> None:
+        self.settings = settings
+
+    def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if not isinstance(term, Images):
+            return term.value(batch, prediction)
+        found, weight = residuals(term, batch, prediction)
+        rest, mean, seen = _absolute(term, batch, prediction)
+        rest, mean = rest.detach(), mean.detach()
+        deviation = _as_map(reduce((rest - mean).square(), seen), rest).sqrt()
+        slope = self.settings.slope / (mean + TINY)
+        shift = self.settings.shift * (1 - (math.pi * mean).cos())
+        counted = 1 - (slope * (rest - mean) / (deviation + TINY) - shift).sigmoid()
+        return reduce(found, weight * counted, by="domain")
+
+
+def _absolute(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
+    """Absolute residual (B, 1, *S), its mean (B, 1, ...) over what is covered, and how much that is."""
+    found, weight = residuals(term, batch, prediction)
+    rest = (found + TINY**2).sqrt()
+    return rest, _as_map(reduce(rest, weight), rest), weight
+
+
+def _as_map(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

@@ -1,0 +1,135 @@
+"""What may change how much each voxel's residual counts while a model learns: hooks that the plain scheme calls."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from warpwright.energies.losses import Images, Term
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.similarity import Pointwise
+from warpwright.errors import BadInput, Failed
+from warpwright.methods import Model, predict_both
+from warpwright.sampling import warp_covered
+from warpwright.schemes.base import Synchronise
+
+__all__ = [
+    "Weighting",
+    "WeightingSettings",
+    "check_pointwise",
+    "optimiser_state",
+    "residuals",
+    "restore_optimiser",
+    "under",
+    "views",
+]
+
+
+class Weighting(ABC):
+    """How terms of a loss are valued in training, and what learns beside the model.
+
+    Attributes:
+        figures: names of what `learn` returns.
+    """
+
+    figures: tuple[str, ...] = ()
+
+    def begin(self, number: int) -> bool:
+        """Called before a step; whether the model learns in it."""
+        return True
+
+    @abstractmethod
+    def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
+        """(B,), in place of `term.value`."""
+
+    def adjust(self, weights: Sequence[Tensor]) -> None:  # noqa: B027
+        """Change the gradients of the model's weights before they are used."""
+
+    def learn(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
+        """An update of what learns beside the model, after the model's; figures of the step.
+
+        Raises:
+            Failed: it came to nothing.
+        """
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Take up a state again."""
+
+
+class WeightingSettings(ABC):
+    """The settings of a weighting: a frozen dataclass that builds it."""
+
+    @abstractmethod
+    def build(self, model: Model, steps: int) -> Weighting:
+        """The weighting for a model on its device, which is trained for so many steps.
+
+        Raises:
+            BadInput: the model's loss has no residual for every voxel.
+        """
+
+
+def check_pointwise(name: str, model: Model) -> None:
+    """That the loss compares images, and voxel by voxel."""
+    terms = [term for term in model.settings.loss if isinstance(term, Images)]
+    if not terms:
+        raise BadInput(f"the weighting {name} weighs residuals of images, the model's loss has none: expected a term images")
+    for term in terms:
+        kind = type(term.similarity).__name__.lower()
+        if not isinstance(term.similarity, Pointwise):
+            raise BadInput(f"the weighting {name} needs a residual for every voxel, {kind} has none: expected mse")
+        if term.downsampling > 1 or term.coarser:
+            raise BadInput(f"the weighting {name} is for images at their own resolution, expected no downsampling or coarser")
+
+
+def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """The residual of every voxel, (B, 1, *S), squared for mse, and how much of it both images and masks cover, likewise.
+
+    Raises:
+        Failed: the images of a pair do not meet under the map, or masks are empty.
+    """
+    moved, cover = warp_covered(batch.moving, prediction.displacement, None, batch.moving_weight)
+    weight = cover if batch.fixed_weight is None else cover * batch.fixed_weight
+    if not bool((weight.flatten(1).sum(1) > 0).all()):
+        raise Failed("the images or masks of a pair do not meet, so that no residual is left")
+    assert isinstance(term.similarity, Pointwise)
+    return term.similarity.residual_map(moved, batch.fixed), weight
+
+
+def views(model: Model, batch: PairBatch) -> list[tuple[PairBatch, Prediction]]:
+    """The pairs as the model's loss looks at them: in one direction, or in both."""
+    if model.settings.directions == "forward":
+        return [(batch, model(batch.fixed, batch.moving))]
+    there, back = predict_both(model, batch)
+    return [(batch, there), (batch.swapped(), back)]
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
+    """The tensors of an optimiser by name."""
+    return {
+        f"{name}.{index}.{key}": torch.as_tensor(value)
+        for index, entries in optimiser.state_dict()["state"].items()
+        for key, value in entries.items()
+        if value is not None
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor], name: str) -> None:
+    """Take up what `optimiser_state` gave."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in under(state, f"{name}.").items():
+        index, rest = key.split(".", 1)
+        entries.setdefault(int(index), {})[rest] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,374 @@
+"""Weightings of residuals: their formulas against plain numbers, what learns from what, phases, collapse, states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from oracles.make import smooth_field
+from warpwright.energies.losses import AnyTerm, Images, Smoothness
+from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.energies.similarity import LNCC, MSE, MutualInformation
+from warpwright.errors import BadInput, Failed
+from warpwright.geometry import spatial
+from warpwright.layers import FullSize, Integrate
+from warpwright.methods import Model, ModelSettings
+from warpwright.networks import Displacement, VoxelMorph
+from warpwright.networks.scoring import VoxelMap
+from warpwright.sampling import warp
+from warpwright.schemes import AdaFrame, AdaptiveScoring, AdaReg, AnyWeighting, Constant, Likelihood, Plain
+from warpwright.schemes.adaptive_scoring import Scoring
+from warpwright.schemes.plain import PlainScheme
+from warpwright.schemes.weighting import residuals
+
+SHAPES = {2: (13, 18), 3: (9, 13, 11)}
+IMAGES = Images(similarity=MSE())
+LOSS: tuple[AnyTerm, ...] = (IMAGES, Smoothness(weight=0.1))
+ALL = (AdaptiveScoring(warmup=0.25, scale=0.25), AdaReg(), AdaFrame(), Likelihood(scale=0.25), Likelihood(beta=0.5, scale=0.25))
+EVERY = pytest.mark.parametrize("weighting", ALL, ids=("adacs", "adareg", "adaframe", "nll", "beta-nll"))
+
+
+def alone(tensors: Sequence[Tensor]) -> None:
+    """The only process there is."""
+
+
+def batch_of(dim: int, seed: int = 0, count: int = 2, **changes: Any) -> PairBatch:
+    generator = torch.Generator().manual_seed(seed)
+    fixed, moving = torch.rand(2, count, 1, *SHAPES[dim], generator=generator)
+    return PairBatch(**{"fixed": fixed, "moving": moving, "spacing": (1.0, 0.8, 1.5)[:dim], "names": ("a", "b")} | changes)
+
+
+def model_of(dim: int, loss: tuple[AnyTerm, ...] = LOSS, **changes: Any) -> Model:
+    torch.manual_seed(1)
+    network = VoxelMorph(form="vm2", scale=0.25, field="displacement")
+    settings = {"dim": dim, "network": network, "layers": (FullSize(),), "loss": loss, "directions": "forward", **changes}
+    return Model(ModelSettings(**settings))
+
+
+def scheme_of(weighting: AnyWeighting | None, dim: int = 2, steps: int = 8, **changes: Any) -> PlainScheme:
+    model = model_of(dim, **changes)
+    torch.manual_seed(2)
+    return Plain(schedule=Constant(), weighting=weighting).build(model, steps)
+
+
+def scoring_of(scheme: PlainScheme) -> Scoring:
+    assert isinstance(scheme.weighting, Scoring)
+    return scheme.weighting
+
+
+def field_of(dim: int) -> Prediction:
+    shape = SHAPES[dim]
+    values = torch.cat([smooth_field(shape, size).float() for size in (1.5, 0.7)])
+    return Prediction((Displacement(values=values, shape=shape, factors=(1,) * dim),))
+
+
+def weights_of(module: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
+
+
+def absolute(batch: PairBatch, prediction: Prediction) -> np.ndarray:
+    return (warp(batch.moving, prediction.displacement) - batch.fixed).abs().numpy().astype(np.float64)
+
+
+def covered(batch: PairBatch, prediction: Prediction) -> np.ndarray:
+    return residuals(IMAGES, batch, prediction)[1].numpy().astype(np.float64)
+
+
+# ---- networks
+
+
+@pytest.mark.parametrize(("dim", "weights"), [(2, 108_881), (3, 326_033)])
+def test_the_scoring_network_has_the_published_number_of_weights(dim: int, weights: int) -> None:
+    torch.manual_seed(0)
+    network = VoxelMap(dim, 1)
+    assert sum(p.numel() for p in network.parameters()) == weights
+    with torch.no_grad():
+        scores = network.scores(torch.rand(2, 1, *SHAPES[dim]))
+    assert scores.shape == (2, 1, *SHAPES[dim])
+    assert 0.3 < float(scores.min()) < float(scores.max()) < 0.7
+    assert torch.equal(
+        VoxelMap(dim, 2, 0.25, constant=-3.0)(torch.rand(1, 2, *SHAPES[dim])), torch.full((1, 1, *SHAPES[dim]), -3.0)
+    )
+
+
+# ---- formulas
+
+
+def test_adaframe_is_its_formula(dim: int) -> None:
+    batch, prediction = batch_of(dim), field_of(dim)
+    found = AdaFrame().build(model_of(dim), 1).value(IMAGES, batch, prediction)
+    rest, weight = absolute(batch, prediction), covered(batch, prediction)
+    for k in range(2):
+        r, w = rest[k], weight[k]
+        mean = (r * w).sum() / w.sum()
+        deviation = math.sqrt(((r - mean) ** 2 * w).sum() / w.sum())
+        slope, shift = 0.1 / mean, 10 * (1 - math.cos(math.pi * mean))
+        factor = 1 - 1 / (1 + np.exp(-(slope * (r - mean) / deviation - shift)))
+        assert float(found[k]) == pytest.approx((factor * w * r**2).mean(), rel=1e-4)
+
+
+def test_adareg_is_its_formula(dim: int) -> None:
+    batch, prediction = batch_of(dim), field_of(dim)
+    found = AdaReg(contrast=3.0).build(model_of(dim), 1).value(LOSS[1], batch, prediction)
+    rest, weight = absolute(batch, prediction), covered(batch, prediction)
+    mean = (rest * weight).reshape(2, -1).sum(1) / weight.reshape(2, -1).sum(1)
+    factor = np.exp(-3.0 * rest * mean.reshape(-1, *(1,) * (dim + 1)))
+    expected = LOSS[1].of(torch.from_numpy(factor) * prediction.displacement, batch.spacing)  # type: ignore[union-attr]
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-4, atol=1e-6)
+    plain = AdaReg(contrast=0.0).build(model_of(dim), 1).value(LOSS[1], batch, prediction)
+    torch.testing.assert_close(plain, LOSS[1].value(batch, prediction))
+
+
+def test_adareg_weighs_velocities_on_their_lattice() -> None:
+    network = VoxelMorph(form="vm2", half_resolution=True, scale=0.25)
+    changes: dict[str, Any] = {"network": network, "layers": (Integrate(), FullSize())}
+    loss = (IMAGES, Smoothness(on="velocity", weight=0.1))
+    figures = scheme_of(AdaReg(contrast=1.0), loss=loss, **changes).step(0, [batch_of(2)], alone)
+    plain = scheme_of(AdaReg(contrast=0.0), loss=loss, **changes).step(0, [batch_of(2)], alone)
+    assert figures["similarity"] == plain["similarity"]
+    assert 0 < figures["smoothness"] < plain["smoothness"]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_a_likelihood_is_its_formula_and_learns_the_variance(dim: int, beta: float) -> None:
+    batch, prediction = batch_of(dim), field_of(dim)
+    weighting = Likelihood(beta=beta, rate=1e-2, scale=0.25).build(model_of(dim), 1)
+    rest, weight = absolute(batch, prediction), covered(batch, prediction)
+    weighting.begin(0)
+    found = weighting.value(IMAGES, batch, prediction).detach()
+    for k in range(2):
+        energy = 0.01**beta * (rest[k] ** 2 / 0.01 + math.log(0.01))
+        assert float(found[k]) == pytest.approx((energy * weight[k]).sum() / weight[k].sum(), rel=1e-4)
+    one = (rest**2 * weight).sum() / weight.sum()
+    for step in range(200):
+        weighting.begin(step)
+        found = weighting.value(IMAGES, batch, prediction)
+        found.sum().backward()
+        figures = weighting.learn([batch], alone)
+    assert 0.1 * one < figures["variance"] < 1.2 * one
+    if not beta:
+        assert float(found.detach().mean()) < 1 + math.log(one) + 0.02  # of one variance everywhere, the best one
+
+
+# ---- AdaCS
+
+
+def test_a_score_lowers_what_it_weighs_by_the_number_of_voxels(dim: int) -> None:
+    """Reduced by |Omega|: half of all scores is half of the loss, and before the score learns it is one everywhere."""
+    scheme = scheme_of(AdaptiveScoring(warmup=0.25, scale=0.25), dim)
+    weighting, batch, prediction = scoring_of(scheme), batch_of(dim), field_of(dim)
+    rest, weight = absolute(batch, prediction), covered(batch, prediction)
+    weighting.begin(0)
+    whole = weighting.value(IMAGES, batch, prediction)
+    assert whole.tolist() == pytest.approx((rest**2 * weight).reshape(2, -1).mean(1).tolist(), rel=1e-4)
+    for p in weighting.network.head.parameters():
+        torch.nn.init.zeros_(p)
+    weighting.begin(4)
+    assert weighting.value(IMAGES, batch, prediction).tolist() == pytest.approx((0.5 * whole).tolist(), rel=1e-5)
+
+
+def test_phases(dim: int) -> None:
+    """The model alone, the score alone, both in turn."""
+    scheme = scheme_of(AdaptiveScoring(warmup=0.25, scale=0.25), dim)
+    weighting, batch = scoring_of(scheme), batch_of(dim)
+    found = []
+    for step in range(6):
+        before = weights_of(scheme.model), weights_of(weighting.network)
+        figures = scheme.step(step, [batch], alone)
+        after = weights_of(scheme.model), weights_of(weighting.network)
+        found.append(tuple(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+        assert set(figures) == {"loss", "similarity", "smoothness", "gradient", "rate", *weighting.figures}
+        assert all(math.isfinite(value) for value in figures.values())
+        assert (figures["score"] == 1) == (step < 2)
+        assert (figures["gradient"] == figures["rate"] == 0) == (step in (2, 3))
+    assert found == [(True, False)] * 2 + [(False, True)] * 2 + [(True, True)] * 2
+
+
+def test_gradients_stop_where_they_are_said_to(dim: int) -> None:
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.25), dim, directions="both")
+    weighting, batch = scoring_of(scheme), batch_of(dim)
+    weighting.begin(0)
+    scheme._figures([batch], alone)  # pyright: ignore[reportPrivateUsage]
+    assert all(p.grad is None for p in weighting.network.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in scheme.model.parameters())
+    weighting.learn([batch], alone)
+    assert all(p.grad is None for p in scheme.model.parameters())
+    assert all(p.grad is not None for p in weighting.network.parameters())
+
+
+def test_the_published_code_also_moves_the_model_by_the_loss_of_the_score() -> None:
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.25, paper_code=True))
+    weighting, batch = scoring_of(scheme), batch_of(2)
+    for step in range(2):  # the head of the model begins as next to nothing
+        scheme.step(step, [batch], alone)
+    assert weighting.leaked
+    leaked = {name: value.clone() for name, value in weighting.leaked.items()}
+    scheme.optimiser.zero_grad()
+    weighting.begin(2)
+    scheme._figures([batch], alone)  # pyright: ignore[reportPrivateUsage]
+    with_leak = {name: p.grad.clone() for name, p in scheme.model.named_parameters() if p.grad is not None}
+    assert not weighting.leaked
+    scheme.optimiser.zero_grad()
+    scheme._figures([batch], alone)  # pyright: ignore[reportPrivateUsage]
+    for name, p in scheme.model.named_parameters():
+        assert p.grad is not None
+        torch.testing.assert_close(with_leak[name], p.grad + leaked[name], rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_0_in_both_images_counts_for_the_published_code_only(dim: int) -> None:
+    values = torch.zeros(2, dim, *SHAPES[dim])
+    values[:, 0] = -3.0  # carries something to where both images are 0
+    batch, prediction = batch_of(dim), Prediction((replace(field_of(dim).final, values=values),))
+    half = torch.zeros_like(batch.fixed)
+    half[:, :, : SHAPES[dim][0] // 2] = 1
+    batch = replace(batch, fixed=batch.fixed * half, moving=batch.moving * half)
+    found = {}
+    for code in (False, True):
+        weighting = scoring_of(scheme_of(AdaptiveScoring(warmup=0.25, scale=0.25, paper_code=code), dim))
+        weighting.begin(0)
+        found[code] = weighting.value(IMAGES, batch, prediction)
+    rest, weight = absolute(batch, prediction), covered(batch, prediction)
+    for code, counted in ((True, half.numpy()), (False, 1.0)):
+        expected = (rest**2 * weight * counted).reshape(2, -1).mean(1)
+        assert found[code].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    assert float(rest[half.numpy() == 0].max()) > 0
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_smoothness_follows_the_residuals(code: bool) -> None:
+    settings = AdaptiveScoring(beta=1.5, momentum=0.9, factor=50.0, warmup=0.4, scale=0.25, paper_code=code)
+    scheme = scheme_of(settings, steps=400)
+    weighting, average = scoring_of(scheme), 0.0
+    for step in (0, 1, 60):
+        figures = scheme.step(step, [batch_of(2, step)], alone)
+        b = math.cos(math.pi / 2 * 50.0 * figures["similarity"])
+        if code:
+            decay = min(1 - 1 / (step // 50 + 1), 0.9)
+            average = decay * average + (1 - decay) * 1.5 * b
+        else:
+            average = 0.9 * average + 0.1 * max(b, 0.0)
+        assert figures["score_smoothness"] == pytest.approx(average if code else 1.5 * average, rel=1e-4, abs=1e-7)
+    before = weighting.smoothness
+    scheme.step(170, [batch_of(2, 3)], alone)  # the score alone
+    assert weighting.smoothness == before
+
+
+def test_the_score_falls_where_something_is_in_one_image_only() -> None:
+    """A patch of noise in the moving images' counterpart: the score finds it from the fixed image alone."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (32, 32)
+    clean = smooth_field(shape, 0.5)[:, :1].float() + 0.5
+    patch = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    patch[..., 8:16, 12:24] = True
+    fixed = torch.where(patch, torch.rand(4, 1, *shape, generator=generator), clean.expand(4, -1, -1, -1))
+    batch = PairBatch(fixed=fixed, moving=clean.expand(4, -1, -1, -1).contiguous(), spacing=(1.0, 1.0))
+    scheme = scheme_of(AdaptiveScoring(alpha=0.02, warmup=0.0, rate=3e-3, scale=0.5), steps=150)
+    weighting = scoring_of(scheme)
+    for step in range(150):
+        scheme.step(step, [batch], alone)
+    with torch.no_grad():
+        scores = weighting.network.scores(fixed)
+    inside, outside = scores[patch.expand_as(scores)], scores[~patch.expand_as(scores)]
+    assert float((inside[:, None] < outside[None, ::7]).float().mean()) > 0.9  # the area under the ROC curve
+    assert float(outside.mean()) > 0.8
+
+
+def test_a_collapse_is_named() -> None:
+    scheme = scheme_of(AdaptiveScoring(alpha=0.0, warmup=0.0, rate=0.05, scale=0.25), steps=400)
+
+    def run() -> None:
+        for step in range(400):
+            scheme.step(step, [batch_of(2)], alone)
+
+    with pytest.raises(Failed, match=r"the score has collapsed, its mean is .*: expected a larger alpha"):
+        run()
+
+
+# ---- all of them
+
+
+@EVERY
+@pytest.mark.parametrize("directions", ["forward", "both"])
+def test_going_on_from_a_state_is_as_not_having_stopped(weighting: AnyWeighting, dim: int, directions: str) -> None:
+    whole, first, second = (scheme_of(weighting, dim, directions=directions) for _ in range(3))
+    for step in range(6):
+        one = whole.step(step, [batch_of(dim, step)], alone)
+        half = first if step < 5 else second
+        if step == 5:
+            second.restore({name: value.clone() for name, value in first.state().items()})
+        two = half.step(step, [batch_of(dim, step)], alone)
+        assert one == two
+    assert torch.equal(weights_of(whole.model), weights_of(second.model))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state().values(), second.state().values(), strict=True))
+
+
+@EVERY
+def test_accumulated_batches_are_one_batch(weighting: AnyWeighting) -> None:
+    whole, parts = scheme_of(weighting), scheme_of(weighting)
+    batch = batch_of(2, count=2)
+    halves = [replace(batch, fixed=batch.fixed[k : k + 1], moving=batch.moving[k : k + 1], names=("a",)) for k in range(2)]
+    for step in range(6):
+        one, two = whole.step(step, [batch], alone), parts.step(step, halves, alone)
+        assert one == pytest.approx(two, rel=2e-3, abs=1e-5)
+
+
+@EVERY
+def test_the_model_itself_is_the_same(weighting: AnyWeighting, dim: int) -> None:
+    """Nothing is added to it: the same weights by name, and the same map."""
+    weighed, plain = scheme_of(weighting, dim), scheme_of(None, dim)
+    assert list(weighed.kept.state_dict()) == list(plain.kept.state_dict())
+    batch = batch_of(dim)
+    assert torch.equal(*(s.kept(batch.fixed, batch.moving).displacement for s in (weighed, plain)))
+
+
+@EVERY
+@pytest.mark.parametrize("similarity", [LNCC(), MutualInformation()], ids=("lncc", "mi"))
+def test_similarities_without_residuals_are_refused(weighting: AnyWeighting, similarity: Any) -> None:
+    with pytest.raises(BadInput, match=r"needs a residual for every voxel, .* has none: expected mse"):
+        scheme_of(weighting, loss=(Images(similarity=similarity), LOSS[1]))
+
+
+@EVERY
+def test_losses_that_cannot_be_weighed_are_refused(weighting: AnyWeighting) -> None:
+    with pytest.raises(BadInput, match="weighs residuals of images, the model's loss has none"):
+        scheme_of(weighting, loss=(LOSS[1],))
+    with pytest.raises(BadInput, match="for images at their own resolution"):
+        scheme_of(weighting, loss=(replace(IMAGES, downsampling=2), LOSS[1]))
+
+
+@EVERY
+def test_masks_that_leave_nothing_are_told(weighting: AnyWeighting, dim: int) -> None:
+    batch = batch_of(dim)
+    empty = torch.zeros(2, 1, *spatial(batch.fixed))
+    with pytest.raises(Failed, match="do not meet, so that no residual is left"):
+        scheme_of(weighting, dim).step(0, [replace(batch, fixed_weight=empty)], alone)
+
+
+def test_adareg_needs_a_smoothness() -> None:
+    with pytest.raises(BadInput, match="weighs the smoothness of a field, the loss has none"):
+        scheme_of(AdaReg(), loss=(IMAGES,))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdaptiveScoring(alpha=-1.0), "alpha, beta and factor must be at least 0"),
+        (lambda: AdaptiveScoring(momentum=1.0), r"momentum must lie in \[0, 1\)"),
+        (lambda: AdaptiveScoring(warmup=0.5), r"warmup in \[0, 0.5\)"),
+        (lambda: AdaptiveScoring(rate=0.0), "the rate and the scale of the score"),
+        (lambda: AdaReg(contrast=-1.0), "the contrast of adareg"),
+        (lambda: AdaFrame(slope=-1.0), "slope and shift of adaframe"),
+        (lambda: Likelihood(beta=2.0), "beta of a likelihood"),
+        (lambda: Likelihood(scale=0.0), "the rate and the scale of a variance"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        make()
