@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -166,11 +166,11 @@ def table(runs: Sequence[Run], output: Path) -> str:
     for way, weight, energy in groups:
         alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
         for test in ENERGIES if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
-            each = [read(run, output)[test] for run in alike]
+            each = {run.seed: read(run, output)[test] for run in alike}
             rivals = [run for run in runs if run.way == "voxelmorph2" and run.energy == energy]
-            base = [read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals]
+            base = {run.seed: read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals}
             against = "" if way == "voxelmorph2" or not base else difference(each, base)
-            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(each)} | {against} |")
+            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(list(each.values()))} | {against} |")
     return "\n".join(rows)
 
 
@@ -189,14 +189,15 @@ def line(each: Sequence[dict[str, list[float]]]) -> str:
     return f"{fmean(means):.2f} ({stdev(every):.2f}{seeds}) | {positive:.2f} | {least:.2f} | {seconds:.0f}"
 
 
-def difference(one: Sequence[dict[str, list[float]]], other: Sequence[dict[str, list[float]]]) -> str:
-    """Mean difference of Dice with its interval over pairs, range over seeds, p paired and unpaired."""
+def difference(one: Mapping[int, dict[str, list[float]]], other: Mapping[int, dict[str, list[float]]]) -> str:
+    """Mean difference of Dice over the seeds that both have, interval over pairs, range over seeds, p paired and unpaired."""
+    shared = sorted(set(one) & set(other))
     mine, theirs = (
-        [100 * fmean(values) for values in zip(*(run["dice"] for run in runs), strict=True)] for runs in (one, other)
+        [100 * fmean(values) for values in zip(*(runs[seed]["dice"] for seed in shared), strict=True)] for runs in (one, other)
     )
     apart = [a - b for a, b in zip(mine, theirs, strict=True)]
     low, high = bootstrap_interval(apart)
-    by_seed = [100 * (fmean(a["dice"]) - fmean(b["dice"])) for a, b in zip(one, other, strict=False)]
+    by_seed = [100 * (fmean(one[seed]["dice"]) - fmean(other[seed]["dice"])) for seed in shared]
     seeds = f"; seeds {min(by_seed):+.2f} to {max(by_seed):+.2f}" if len(by_seed) > 1 else ""
     paired, unpaired = stats.ttest_rel(mine, theirs).pvalue, stats.ttest_ind(mine, theirs).pvalue
     return f"{fmean(apart):+.2f} ({low:+.2f} to {high:+.2f}{seeds}), p {paired:.1g}, unpaired {unpaired:.1g}"

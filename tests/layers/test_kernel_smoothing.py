@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from oracles.make import normal, orders, permute_field
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.layers import FullSize, Integrate, KernelPenalty, KernelSmoothing, Pipeline, SmoothingKernel
 from warpwright.layers.kernel_forms import outer
 from warpwright.layers.kernel_smoothing import Form, Padding, alike, smoothed_by
@@ -229,6 +229,14 @@ def test_a_single_tap_does_nothing_and_has_figures(generator: torch.Generator) -
         assert isinstance(found, Displacement)
         torch.testing.assert_close(found.values, given.values)
         assert module.figures()["kernel_rank"] == module.figures()["kernel_width"] == 0
+
+
+def test_a_kernel_that_sums_to_zero_is_named() -> None:
+    module = SmoothingKernel(KernelSmoothing(form="separable", taps=3), 2)
+    with torch.no_grad():
+        next(module.parameters()).copy_(torch.tensor([2.0, -1.0]))
+    with pytest.raises(Failed, match="is not finite: its taps sum to zero"):
+        module.figures()
 
 
 def test_an_empty_spacing_is_refused() -> None:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from oracles.make import smooth_field
-from warpwright.energies.losses import AnyTerm, Images, Smoothness
+from warpwright.energies.losses import AnyTerm, Images, Smoothness, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
-from warpwright.energies.similarity import LNCC, MSE, MutualInformation
+from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import spatial
 from warpwright.layers import FullSize, Integrate
 from warpwright.methods import Model, ModelSettings
-from warpwright.networks import Displacement, VoxelMorph
+from warpwright.networks import Displacement, Velocity, VoxelMorph
 from warpwright.networks.scoring import VoxelMap
-from warpwright.sampling import warp
+from warpwright.sampling import downsample, warp
 from warpwright.schemes import AdaFrame, AdaptiveScoring, AdaReg, AnyWeighting, Constant, Likelihood, Plain
 from warpwright.schemes.adaptive_scoring import Scoring
 from warpwright.schemes.plain import PlainScheme
@@ -134,6 +134,15 @@ def test_adareg_weighs_velocities_on_their_lattice() -> None:
     plain = scheme_of(AdaReg(contrast=0.0), loss=loss, **changes).step(0, [batch_of(2)], alone)
     assert figures["similarity"] == plain["similarity"]
     assert 0 < figures["smoothness"] < plain["smoothness"]
+    batch = batch_of(2)
+    velocity = torch.rand(2, 2, 7, 9)
+    trail = (Velocity(values=velocity, shape=SHAPES[2], factors=(2, 2)), field_of(2).final)
+    found = AdaReg(contrast=3.0).build(model_of(2, loss), 1).value(loss[1], batch, Prediction(trail))
+    rest, weight = absolute(batch, field_of(2)), covered(batch, field_of(2))
+    mean = (rest * weight).reshape(2, -1).sum(1) / weight.reshape(2, -1).sum(1)
+    factor = downsample(torch.from_numpy(np.exp(-3.0 * rest * mean.reshape(-1, 1, 1, 1))), (2, 2))
+    expected = loss[1].of(factor * velocity, (2.0, 1.6))
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
@@ -253,7 +262,7 @@ def test_smoothness_follows_the_residuals(code: bool) -> None:
             decay = min(1 - 1 / (step // 50 + 1), 0.9)
             average = decay * average + (1 - decay) * 1.5 * b
         else:
-            average = 0.9 * average + 0.1 * max(b, 0.0)
+            average = 0.9 * average + 0.1 * (b if 50.0 * figures["similarity"] < 1 else 0.0)
         assert figures["score_smoothness"] == pytest.approx(average if code else 1.5 * average, rel=1e-4, abs=1e-7)
     before = weighting.smoothness
     scheme.step(170, [batch_of(2, 3)], alone)  # the score alone
@@ -278,6 +287,47 @@ def test_the_score_falls_where_something_is_in_one_image_only() -> None:
     inside, outside = scores[patch.expand_as(scores)], scores[~patch.expand_as(scores)]
     assert float((inside[:, None] < outside[None, ::7]).float().mean()) > 0.9  # the area under the ROC curve
     assert float(outside.mean()) > 0.8
+
+
+def test_smoothness_never_rises_with_residuals() -> None:
+    weighting = scoring_of(scheme_of(AdaptiveScoring(momentum=0.0, scale=0.25)))
+    found = []
+    for mean in np.linspace(0, 0.2, 41):
+        weighting._follow(float(mean))  # pyright: ignore[reportPrivateUsage]
+        found.append(weighting.smoothness)
+    assert found[0] == pytest.approx(1.5)
+    assert (np.diff(found) <= 1e-12).all()
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+
+
+@EVERY
+def test_a_pair_without_a_map_teaches_nothing(weighting: AnyWeighting, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that solves says which pairs failed: what such a pair shows, and whether its images meet, does not matter."""
+    found = []
+    for content in (0.0, 1.0):
+        scheme = scheme_of(weighting, dim)
+        forward = Model.forward
+
+        def failing(model: Model, fixed: Tensor, moving: Tensor) -> Prediction:
+            given = forward(model, fixed, moving).final  # noqa: B023
+            away = given.values + torch.tensor([0.0, 1e4]).reshape(-1, *(1,) * (dim + 1))
+            return Prediction((replace(given, values=away, failed=torch.tensor([False, True])),))
+
+        monkeypatch.setattr(Model, "forward", failing)
+        batch = batch_of(dim)
+        batch.moving[1] = content
+        figures = [scheme.step(step, [batch], alone) for step in range(6)]
+        monkeypatch.undo()
+        found.append(
+            (weights_of(scheme.model), {k: v for k, v in scheme.state().items() if k.startswith("weighting.")}, figures)
+        )
+    (one, first, figures), (other, second, others) = found
+    assert torch.equal(one, other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for row in (*figures, *others):
+        row.pop("smoothness")  # of all pairs, in the log only
+    assert figures == others
+    assert figures[0]["failed"] == 0.5
 
 
 def test_a_collapse_is_named() -> None:
@@ -321,15 +371,16 @@ def test_accumulated_batches_are_one_batch(weighting: AnyWeighting) -> None:
 
 @EVERY
 def test_the_model_itself_is_the_same(weighting: AnyWeighting, dim: int) -> None:
-    """Nothing is added to it: the same weights by name, and the same map."""
+    """Nothing is added to it that would be written or cost time: the same weights by name after some steps."""
     weighed, plain = scheme_of(weighting, dim), scheme_of(None, dim)
+    for step in range(6):
+        weighed.step(step, [batch_of(dim, step)], alone)
     assert list(weighed.kept.state_dict()) == list(plain.kept.state_dict())
-    batch = batch_of(dim)
-    assert torch.equal(*(s.kept(batch.fixed, batch.moving).displacement for s in (weighed, plain)))
+    assert len(list(weighed.kept.modules())) == len(list(plain.kept.modules()))
 
 
 @EVERY
-@pytest.mark.parametrize("similarity", [LNCC(), MutualInformation()], ids=("lncc", "mi"))
+@pytest.mark.parametrize("similarity", [LNCC(), MutualInformation(), MIND()], ids=("lncc", "mi", "mind"))
 def test_similarities_without_residuals_are_refused(weighting: AnyWeighting, similarity: Any) -> None:
     with pytest.raises(BadInput, match=r"needs a residual for every voxel, .* has none: expected mse"):
         scheme_of(weighting, loss=(Images(similarity=similarity), LOSS[1]))
@@ -349,6 +400,18 @@ def test_masks_that_leave_nothing_are_told(weighting: AnyWeighting, dim: int) ->
     empty = torch.zeros(2, 1, *spatial(batch.fixed))
     with pytest.raises(Failed, match="do not meet, so that no residual is left"):
         scheme_of(weighting, dim).step(0, [replace(batch, fixed_weight=empty)], alone)
+
+
+def test_two_models_of_noise_are_refused() -> None:
+    with pytest.raises(BadInput, match="two models of noise: expected one of them"):
+        Likelihood().build(model_of(2, (IMAGES, VelocityPrior())), 1)
+
+
+def test_a_single_slice_of_a_volume_is_learned_from() -> None:
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.25), 3)
+    batch = batch_of(3)
+    flat = replace(batch, fixed=batch.fixed[:, :, :1], moving=batch.moving[:, :, :1])
+    assert math.isfinite(scheme.step(0, [flat], alone)["score_loss"])
 
 
 def test_adareg_needs_a_smoothness() -> None:

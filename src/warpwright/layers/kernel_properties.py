@@ -4,8 +4,8 @@ A kernel of a reproducing kernel Hilbert space is symmetric under the symmetries
 negative (as an operator) and, being a product over the axes, unfoldings of rank one.
 
 Reference: Al Safadi and Song, Meta-Regularization, CVPR 2021, equation 12. Its symmetry term holds a kernel of two axes to the
-transpose and to turns by half, which oblique Gaussians pass; its trace term, printed with a minus, has no lower bound for a
-kernel of any scale. Both are here as printed, beside what the text means.
+transpose and to turns by half, which oblique Gaussians pass; its trace term, printed with a minus, has no lower bound, for
+kernels of sum 1 neither. Both are here as printed, beside what the text means.
 """
 
 from __future__ import annotations

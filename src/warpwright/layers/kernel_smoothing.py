@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import full_precision, spatial
 from warpwright.layers.base import FieldLayer, LayerSettings
 from warpwright.layers.integration import Integration
@@ -52,8 +52,8 @@ class KernelPenalty:
         symmetry: weight of the departure from symmetry, rho1.
         group: "eq12" as printed (kernels of two axes with equal spacing), "full" mirrors and swaps of all axes.
         positivity: weight of what keeps the kernel positive, rho2.
-        by: "linear" rewards large traces, as printed; "hinge" penalises negative ones, as the text says; "spectral" penalises
-            a negative spectrum, which theory asks for.
+        by: "linear" rewards large traces, as printed, and has no lower bound; "hinge" penalises negative ones, as the text
+            says; "spectral" penalises a negative spectrum, which theory asks for.
         rank: weight of the share of the kernel that is no product.
 
     Raises:
@@ -104,7 +104,8 @@ class KernelSmoothing(LayerSettings):
         padding: of the field; zeros make the Gram matrix exact and pull the border down, "replicate" does not.
         normalised: kernels are divided by their sum, so that a translation stays one; "gaussian" always is.
         spacing: of the voxels along each axis, in any unit; None for the spacing of the model's preparation, or for cubes where
-            it has none. A Gaussian is as wide in mm along every axis, and axes that differ have lines of their own.
+            it has none. A Gaussian is as wide in mm along every axis of a lattice of equal factors and knots, and axes that
+            differ have lines of their own.
         penalty: what keeps the kernel a kernel; forms that are products need none.
 
     Raises:
@@ -183,6 +184,8 @@ class SmoothingKernel(FieldLayer):
         return None if penalty is None else penalty.of(self.kernels(), self.groups)
 
     def figures(self) -> dict[str, float]:
+        if not bool(self.kernels().isfinite().all()):
+            raise Failed(f"a kernel of the layer {self.name} is not finite: its taps sum to zero")
         return {f"kernel_{name}": value for name, value in diagnostics(self.kernels(), self.groups).items()}
 
     def _scaled(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

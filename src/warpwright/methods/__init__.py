@@ -1,6 +1,6 @@
 """From two images to a map: where images, energies and the solver meet."""
 
-from warpwright.methods.batch_loss import Losses, batch_loss
+from warpwright.methods.batch_loss import Losses, batch_loss, views
 from warpwright.methods.deformable import AffineField, AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
 from warpwright.methods.direct import register_direct
 from warpwright.methods.implicit import Implicit, Solving
@@ -83,4 +83,5 @@ __all__ = [
     "register_direct",
     "register_pair",
     "stage_1",
+    "views",
 ]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from warpwright.energies.losses import Value, pair_loss
-from warpwright.energies.pairs import PairBatch
+from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.layers import FieldLayer
 from warpwright.methods.model import Model, predict_both
 
-__all__ = ["Losses", "batch_loss"]
+__all__ = ["Losses", "batch_loss", "views"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,28 +40,32 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
         value: what a term about one direction is worth, in place of `term.value`.
     """
     settings = model.settings
-    device = batch.fixed.device.type
-    with torch.autocast(device, dtype=precision or torch.bfloat16, enabled=precision is not None):
-        if settings.directions == "forward":
-            there, back = model(batch.fixed, batch.moving), None
-        else:
-            there, back = predict_both(model, batch)
+    (_, there), *swapped = views(model, batch, precision)
     mutual = [term for term in settings.loss if term.mutual]
     single = [term for term in settings.loss if not term.mutual]
     total, parts = pair_loss(single, batch, there, value)
-    if back is not None:
-        other, others = pair_loss(single, batch.swapped(), back, value)
-        total = (total + other) / 2
-        parts = {name: (value + others[name]) / 2 for name, value in parts.items()}
+    for other, back in swapped:
+        energy, others = pair_loss(single, other, back, value)
+        total = (total + energy) / 2
+        parts = {name: (part + others[name]) / 2 for name, part in parts.items()}
     both, found = pair_loss(mutual, batch, there)
     total, parts = total + both, parts | found
     own = [found for layer in model.modules() if isinstance(layer, FieldLayer) and (found := layer.penalty()) is not None]
     if own:
         parts["kernel"] = torch.stack(own).sum().expand(len(batch)).to(total)
         total = total + parts["kernel"]
-    failed = [p.final.failed for p in (there, back) if p is not None and p.final.failed is not None]
+    failed = [p.final.failed for p in (there, *(back for _, back in swapped)) if p.final.failed is not None]
     if failed:
         bad = torch.stack(failed).any(0)
         total = torch.where(bad, torch.zeros_like(total), total)
         parts["failed"] = bad.to(total.dtype)
     return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+
+def views(model: Model, batch: PairBatch, precision: torch.dtype | None = None) -> tuple[tuple[PairBatch, Prediction], ...]:
+    """The pairs with what a model says about them, and where its loss looks both ways the swapped pairs with theirs."""
+    with torch.autocast(batch.fixed.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+        if model.settings.directions == "forward":
+            return ((batch, model(batch.fixed, batch.moving)),)
+        there, back = predict_both(model, batch)
+        return (batch, there), (batch.swapped(), back)

@@ -5,11 +5,11 @@ the score learns to be small where residuals stay large, is drawn towards 1, and
 
     model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
 
-r is the squared residual; w rises as residuals fall: `w = beta m`, where m follows `cos(pi/2 factor mu)`, mu being the mean
-weighed residual of a step.
+r is the squared residual, times the weight of the term in the model's loss; w rises as residuals fall: `w = beta m`, where m
+follows `cos(min(factor mu, 1) pi/2)`, mu being the mean weighed residual of a step.
 
 Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
-code (in the paper it is 1, with which w hardly changes), which we do not let turn the weight negative.
+code (in the paper it is 1, with which w hardly changes), which we do not let take w beyond its zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from warpwright.energies.losses import Images, Term
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput, Failed
-from warpwright.methods import Model, evaluating
+from warpwright.methods import Model, evaluating, views
 from warpwright.networks.scoring import VoxelMap
 from warpwright.schemes.base import Synchronise
 from warpwright.schemes.weighting import (
@@ -35,8 +35,8 @@ from warpwright.schemes.weighting import (
     optimiser_state,
     residuals,
     restore_optimiser,
+    solved_pairs,
     under,
-    views,
 )
 
 __all__ = ["AdaptiveScoring"]
@@ -58,7 +58,8 @@ class AdaptiveScoring(WeightingSettings):
         scale: factor of the widths of its network.
         paper_code: as the published code has it: voxels that are 0 in both images do not count, the gradient of the score's
             loss also reaches the model, beta stands within the average, whose decay grows from 0 over 100 epochs of 50
-            steps, and the cosine may turn negative.
+            steps, and the cosine goes on beyond its zero. (mu is that of a step there too, where the code has the mean since
+            the epoch began.)
 
     Raises:
         BadInput: a number is out of range.
@@ -81,9 +82,9 @@ class AdaptiveScoring(WeightingSettings):
         if not (self.rate > 0 and self.scale > 0):
             raise BadInput(f"the rate and the scale of the score must be above 0, got {self.rate} and {self.scale}")
 
-    def build(self, model: Model, steps: int) -> Scoring:
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Scoring:
         check_pointwise("adaptivescoring", model)
-        return Scoring(self, model, steps)
+        return Scoring(self, model, steps, precision)
 
 
 class Scoring(Weighting):
@@ -92,13 +93,13 @@ class Scoring(Weighting):
     EPOCH = 50  # steps, of the published code
     figures = ("score", "score_loss", "score_smoothness")
 
-    def __init__(self, settings: AdaptiveScoring, model: Model, steps: int) -> None:
-        self.settings, self.model, self.steps = settings, model, steps
+    def __init__(self, settings: AdaptiveScoring, model: Model, steps: int, precision: torch.dtype | None) -> None:
+        self.settings, self.model, self.steps, self.precision = settings, model, steps, precision
         like = next(model.parameters())
         self.network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale).to(like.device, like.dtype)
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.number, self.average = 0, 0.0
-        self.residual: list[float] = []  # mean weighed residuals of the step so far
+        self.residual: list[Tensor] = []  # sum of the mean weighed residuals of pairs, and their number, of the step so far
         self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
 
     def begin(self, number: int) -> bool:
@@ -123,12 +124,16 @@ class Scoring(Weighting):
         weight = self._counted(batch, weight)
         if not self.model_alone:
             with torch.no_grad():
-                weight = weight * self.network.scores(batch.fixed)
+                score = self.network.scores(batch.fixed)
+            if not float(score.mean()) > COLLAPSED:
+                raise Failed(f"the score has collapsed, its mean is {float(score.mean()):.2g}: expected a larger alpha")
+            weight = weight * score
         value = reduce(found, weight, by="domain")
-        self.residual.append(float(value.detach().mean()))
+        solved = solved_pairs(prediction, value)
+        self.residual.append(torch.stack(((value.detach() * solved).sum(), solved.sum())).double())
         return value
 
-    def adjust(self, weights: Sequence[Tensor]) -> None:
+    def adjust(self) -> None:
         for name, weight in self.model.named_parameters():
             if name in self.leaked:
                 weight.grad = self.leaked[name] if weight.grad is None else weight.grad + self.leaked[name]
@@ -136,9 +141,10 @@ class Scoring(Weighting):
 
     def learn(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
         if not self.scores_alone:
-            mean = torch.tensor(sum(self.residual) / len(self.residual), dtype=torch.float64, device=batches[0].fixed.device)
-            synchronise([mean])
-            self._follow(float(mean))
+            total = torch.stack(self.residual).sum(0)
+            synchronise([total])
+            if float(total[1]):
+                self._follow(float(total[0] / total[1]))
         if self.model_alone:
             return {"score": 1.0, "score_loss": 0.0, "score_smoothness": self.smoothness}
         self.optimiser.zero_grad(set_to_none=True)
@@ -149,12 +155,11 @@ class Scoring(Weighting):
             loss, score = self._losses(batch)
             (loss.sum() / count).backward()
             sums += torch.stack((loss.detach().sum(), score.sum())) / count
-        synchronise([*(w.grad for w in self.network.parameters() if w.grad is not None), sums])
+        learning = [*self.network.parameters(), *self.model.parameters()]
+        synchronise([*(w.grad for w in learning if w.grad is not None), sums])
         loss, score = sums.tolist()
         if not math.isfinite(loss):
             raise Failed(f"the loss of the score is {loss}")
-        if score < COLLAPSED:
-            raise Failed(f"the score has collapsed, its mean is {score:.2g}: expected a larger alpha")
         self.optimiser.step()
         for name, weight in self.model.named_parameters():  # none but for the published code
             if weight.grad is not None:
@@ -169,20 +174,21 @@ class Scoring(Weighting):
     def _follow(self, mean: float) -> None:
         """The average, a step with that mean residual later."""
         settings = self.settings
-        found = math.cos(math.pi / 2 * settings.factor * mean)
+        angle = math.pi / 2 * settings.factor * mean
+        found = math.cos(angle if settings.paper_code else min(angle, math.pi / 2))
         if settings.paper_code:
             decay = min(1 - 1 / (self.number // self.EPOCH + 1), settings.momentum)
             self.average = decay * self.average + (1 - decay) * settings.beta * found
         else:
-            self.average = settings.momentum * self.average + (1 - settings.momentum) * max(found, 0.0)
+            self.average = settings.momentum * self.average + (1 - settings.momentum) * found
 
     def _losses(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """(B,) each: the score's loss, and its mean, over directions."""
         if self.settings.paper_code:
-            seen = views(self.model, batch)
+            seen = views(self.model, batch, self.precision)
         else:
             with evaluating(self.model), torch.no_grad():
-                seen = views(self.model, batch)
+                seen = views(self.model, batch, self.precision)
         losses, scores = zip(*(self._loss(*view) for view in seen), strict=True)
         return torch.stack(losses).mean(0), torch.stack(scores).mean(0)
 
@@ -196,8 +202,10 @@ class Scoring(Weighting):
                 total = total + term.weight * reduce(found, counted * score, by="domain")
         ones = self._counted(batch, torch.ones_like(score))
         total = total + self.settings.alpha * reduce((ones * (score - 1)).square())
-        slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in range(2, score.ndim)]
-        return total + self.smoothness * torch.stack(slopes).mean(0), score.detach().flatten(1).mean(1)
+        axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]
+        slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in axes]
+        total = total + self.smoothness * torch.stack(slopes).mean(0)
+        return total * solved_pairs(prediction, total), score.detach().flatten(1).mean(1)
 
     def _counted(self, batch: PairBatch, weight: Tensor) -> Tensor:
         """Weights, for the published code without what is 0 in both images."""
@@ -215,6 +223,7 @@ class Scoring(Weighting):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.network.load_state_dict(under(state, "network."))
-        self.leaked = dict(under(state, "leaked."))
+        like = next(self.model.parameters())
+        self.leaked = {name: value.to(like) for name, value in under(state, "leaked.").items()}
         restore_optimiser(self.optimiser, state, "optimiser")
         self.average = float(state["average"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpwright.energies.losses import Images, Term
+from warpwright.energies.losses import Images, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
@@ -63,8 +63,10 @@ class Likelihood(WeightingSettings):
         if not (self.rate > 0 and self.scale > 0):
             raise BadInput(f"the rate and the scale of a variance must be above 0, got {self.rate} and {self.scale}")
 
-    def build(self, model: Model, steps: int) -> Weighting:
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("likelihood", model)
+        if any(isinstance(term, VelocityPrior) for term in model.settings.loss):
+            raise BadInput("the weighting likelihood and the term velocityprior are two models of noise: expected one of them")
         return Variance(self, model)
 
 
@@ -93,7 +95,7 @@ class Variance(Weighting):
         with torch.no_grad():
             moved = warp(batch.moving, prediction.displacement)
         logarithm = self.network(torch.cat((batch.fixed, moved), 1)).clamp(-BOUND, BOUND)
-        self.seen.append(logarithm.detach().exp().mean())
+        self.seen.append(reduce(logarithm.detach().exp(), weight).mean())
         energy = found * (-logarithm).exp() + logarithm
         return reduce(energy * (self.settings.beta * logarithm.detach()).exp(), weight)
 

@@ -80,7 +80,7 @@ class PlainScheme(Scheme):
             raise BadInput(
                 f"scheme.unlock has {len(settings.unlock)} shares for {levels} levels: expected one less than levels"
             )
-        self.weighting = None if settings.weighting is None else settings.weighting.build(model, steps)
+        self.weighting = None if settings.weighting is None else settings.weighting.build(model, steps, precision)
         self.failing = 0  # steps in a row in which no pair could be solved
         self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
 
@@ -128,7 +128,7 @@ class PlainScheme(Scheme):
             for name, part in {"loss": losses.total.detach(), **losses.parts}.items():
                 sums[name] = sums.get(name, 0) + part.sum() / count
         if self.weighting is not None and torch.is_grad_enabled():
-            self.weighting.adjust(self.weights)
+            self.weighting.adjust()
         gradients = [w.grad for w in self.weights if w.grad is not None] if torch.is_grad_enabled() else []
         synchronise([*gradients, *sums.values()])
         return {name: float(part) for name, part in sums.items()}

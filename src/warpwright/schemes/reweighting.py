@@ -2,7 +2,8 @@
 
 Reference: Wong et al., CVPR 2019, arXiv 1903.07309 (AdaReg); Wong and Soatto, ICRA 2021 (AdaFrame); as AdaCS (Zhang et al.,
 ECCV 2024, arXiv 2312.00837) compares with them, with the constants of its code. For AdaReg the paper prints `exp(-c r / s)`;
-its code, and ours, has the product of the local residual with the mean one.
+its code, and ours, has the product of the local residual with the mean one. Unlike that code, each direction has its own
+residuals, and means and deviations are over what both images cover.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F  # noqa: N812
+import torch
 from torch import Tensor
 
 from warpwright.energies.losses import Images, Smoothness, Term
@@ -18,12 +19,12 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
 from warpwright.methods import Model
+from warpwright.sampling import downsample
 from warpwright.schemes.weighting import Weighting, WeightingSettings, check_pointwise, residuals
 
 __all__ = ["AdaFrame", "AdaReg"]
 
 TINY = 1e-7
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class AdaReg(WeightingSettings):
         if self.contrast < 0:
             raise BadInput(f"the contrast of adareg must be at least 0, got {self.contrast}")
 
-    def build(self, model: Model, steps: int) -> Weighting:
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("adareg", model)
         if not any(isinstance(term, Smoothness) for term in model.settings.loss):
             raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
@@ -62,7 +63,7 @@ class Regularising(Weighting):
     def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
         if not isinstance(term, Smoothness):
             return term.value(batch, prediction)
-        rest, mean, _ = _absolute(self.images, batch, prediction)
+        rest, mean = _absolute(*residuals(self.images, batch, prediction))
         weight = (-self.settings.contrast * rest * mean).exp()
         if term.on == "displacement":
             return term.of(weight * prediction.displacement, batch.spacing)
@@ -71,9 +72,7 @@ class Regularising(Weighting):
         total = weight.new_zeros(len(weight))
         for velocity in prediction.velocities:
             spacing = tuple(s * k for s, k in zip(batch.spacing, velocity.factors, strict=True))
-            shape = velocity.values.shape[2:]
-            coarse = F.interpolate(weight, size=shape, mode=LINEAR[len(shape)], align_corners=False)
-            total = total + term.of(coarse * velocity.values, spacing)
+            total = total + term.of(downsample(weight, velocity.factors) * velocity.values, spacing)
         return total
 
 
@@ -98,7 +97,7 @@ class AdaFrame(WeightingSettings):
         if min(self.slope, self.shift) < 0:
             raise BadInput(f"slope and shift of adaframe must be at least 0, got {self.slope} and {self.shift}")
 
-    def build(self, model: Model, steps: int) -> Weighting:
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("adaframe", model)
         return Framing(self)
 
@@ -113,20 +112,18 @@ class Framing(Weighting):
         if not isinstance(term, Images):
             return term.value(batch, prediction)
         found, weight = residuals(term, batch, prediction)
-        rest, mean, seen = _absolute(term, batch, prediction)
-        rest, mean = rest.detach(), mean.detach()
-        deviation = _as_map(reduce((rest - mean).square(), seen), rest).sqrt()
+        rest, mean = _absolute(found.detach(), weight)
+        deviation = _as_map(reduce((rest - mean).square(), weight), rest).sqrt()
         slope = self.settings.slope / (mean + TINY)
         shift = self.settings.shift * (1 - (math.pi * mean).cos())
         counted = 1 - (slope * (rest - mean) / (deviation + TINY) - shift).sigmoid()
         return reduce(found, weight * counted, by="domain")
 
 
-def _absolute(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
-    """Absolute residual (B, 1, *S), its mean (B, 1, ...) over what is covered, and how much that is."""
-    found, weight = residuals(term, batch, prediction)
-    rest = (found + TINY**2).sqrt()
-    return rest, _as_map(reduce(rest, weight), rest), weight
+def _absolute(squared: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute residuals (B, 1, *S) of squared ones, and their mean (B, 1, ...) over what is covered."""
+    rest = (squared + TINY**2).sqrt()
+    return rest, _as_map(reduce(rest, weight), rest)
 
 
 def _as_map(values: Tensor, like: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from warpwright.energies.losses import Images, Term
 from warpwright.energies.pairs import PairBatch, Prediction
-from warpwright.energies.similarity import Pointwise
+from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput, Failed
-from warpwright.methods import Model, predict_both
+from warpwright.methods import Model
 from warpwright.sampling import warp_covered
 from warpwright.schemes.base import Synchronise
 
@@ -23,8 +23,8 @@ __all__ = [
     "optimiser_state",
     "residuals",
     "restore_optimiser",
+    "solved_pairs",
     "under",
-    "views",
 ]
 
 
@@ -45,7 +45,7 @@ class Weighting(ABC):
     def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
         """(B,), in place of `term.value`."""
 
-    def adjust(self, weights: Sequence[Tensor]) -> None:  # noqa: B027
+    def adjust(self) -> None:  # noqa: B027
         """Change the gradients of the model's weights before they are used."""
 
     def learn(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
@@ -68,8 +68,8 @@ class WeightingSettings(ABC):
     """The settings of a weighting: a frozen dataclass that builds it."""
 
     @abstractmethod
-    def build(self, model: Model, steps: int) -> Weighting:
-        """The weighting for a model on its device, which is trained for so many steps.
+    def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
+        """The weighting for a model on its device, which is trained for so many steps, its network in that precision.
 
         Raises:
             BadInput: the model's loss has no residual for every voxel.
@@ -83,32 +83,35 @@ def check_pointwise(name: str, model: Model) -> None:
         raise BadInput(f"the weighting {name} weighs residuals of images, the model's loss has none: expected a term images")
     for term in terms:
         kind = type(term.similarity).__name__.lower()
-        if not isinstance(term.similarity, Pointwise):
+        if not isinstance(term.similarity, MSE):
             raise BadInput(f"the weighting {name} needs a residual for every voxel, {kind} has none: expected mse")
         if term.downsampling > 1 or term.coarser:
             raise BadInput(f"the weighting {name} is for images at their own resolution, expected no downsampling or coarser")
 
 
 def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """The residual of every voxel, (B, 1, *S), squared for mse, and how much of it both images and masks cover, likewise.
+    """The squared residual of every voxel, (B, 1, *S), and how much of it both images and masks cover, likewise.
+
+    Nothing is covered in pairs whose solve failed.
 
     Raises:
         Failed: the images of a pair do not meet under the map, or masks are empty.
     """
     moved, cover = warp_covered(batch.moving, prediction.displacement, None, batch.moving_weight)
     weight = cover if batch.fixed_weight is None else cover * batch.fixed_weight
-    if not bool((weight.flatten(1).sum(1) > 0).all()):
+    sizes = weight.flatten(1).sum(1)
+    solved = solved_pairs(prediction, sizes)
+    if not bool(((sizes > 0) | (solved == 0)).all()):
         raise Failed("the images or masks of a pair do not meet, so that no residual is left")
-    assert isinstance(term.similarity, Pointwise)
+    weight = weight * solved.reshape(-1, *(1,) * (weight.ndim - 1))
+    assert isinstance(term.similarity, MSE)
     return term.similarity.residual_map(moved, batch.fixed), weight
 
 
-def views(model: Model, batch: PairBatch) -> list[tuple[PairBatch, Prediction]]:
-    """The pairs as the model's loss looks at them: in one direction, or in both."""
-    if model.settings.directions == "forward":
-        return [(batch, model(batch.fixed, batch.moving))]
-    there, back = predict_both(model, batch)
-    return [(batch, there), (batch.swapped(), back)]
+def solved_pairs(prediction: Prediction, like: Tensor) -> Tensor:
+    """(B,) 1 for the pairs that a model has a map for, 0 for those whose solve failed."""
+    failed = prediction.final.failed
+    return torch.ones_like(like) if failed is None else (~failed).to(like)
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
