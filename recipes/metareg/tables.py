@@ -62,16 +62,8 @@ def main() -> int:
             for run in PARTS[part]():
                 if options.only and run.way not in options.only:
                     continue
-                weighed = known(run, options.output)
-                if weighed is None:
-                    raise BadInput(
-                        f"{options.output}: holds no sweep of {tuned_like(run.way)}, expected `tables.py sweep` first"
-                    )
-                if not trained(
-                    settings_of(weighed, options.output, options.steps), options.output / weighed.name, options.device
-                ):
+                if not finished(run, options):
                     return 1
-                score(options.output / weighed.name, options.output)
             found = [known(run, options.output) for run in PARTS[part]()]
             done = [run for run in found if run is not None and (options.output / run.name / "scores.json").exists()]
             say(f"## {part}\n\n{table(done, options.output)}\n")
@@ -83,6 +75,20 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
+
+
+def finished(run: Run, options: argparse.Namespace) -> bool:
+    """Train and score a run, unless that is done; whether it is."""
+    weighed = known(run, options.output)
+    if weighed is None:
+        raise BadInput(f"{options.output}: holds no sweep of {tuned_like(run.way)}, expected `tables.py sweep` first")
+    folder = options.output / weighed.name
+    if (folder / "scores.json").exists():
+        return True
+    if not trained(settings_of(weighed, options.output, options.steps), folder, options.device):
+        return False
+    score(folder, options.output)
+    return True
 
 
 def settings_of(run: Run, output: Path, steps: int | None) -> Training:
@@ -107,16 +113,13 @@ def known(run: Run, output: Path) -> Run | None:
 
 
 def score(folder: Path, output: Path) -> None:
-    """Write how a model does on pairs of both energies, and its kernels' figures, unless that is there."""
-    path = folder / "scores.json"
-    if path.exists():
-        return
+    """Write how a model does on pairs of both energies, and its kernels' figures."""
     model = read_model(folder / "model").model
     energy = json.loads((folder / "training.json").read_text(encoding="utf-8"))["data"]["manifest"]
     found: dict[str, Any] = {name: scores(model, pairs(output, name, "test")) for name in ENERGIES}
     found["validation"] = scores(model, pairs(output, Path(energy).stem, "validation"))
     found["kernel"] = [layer.figures() for layer in model.modules() if isinstance(layer, SmoothingKernel)]
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 @cache

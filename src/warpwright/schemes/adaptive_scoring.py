@@ -168,7 +168,7 @@ class Scoring(Weighting):
 
     @property
     def smoothness(self) -> float:
-        """W."""
+        """The weight w of the smoothness of the score."""
         return self.average if self.settings.paper_code else self.settings.beta * self.average
 
     def _follow(self, mean: float) -> None:

@@ -92,7 +92,7 @@ def check_pointwise(name: str, model: Model) -> None:
 def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
     """The squared residual of every voxel, (B, 1, *S), and how much of it both images and masks cover, likewise.
 
-    Nothing is covered in pairs whose solve failed.
+    In pairs whose solve failed nothing is covered, and residuals are 0, as their map may be no number.
 
     Raises:
         Failed: the images of a pair do not meet under the map, or masks are empty.
@@ -103,9 +103,10 @@ def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[T
     solved = solved_pairs(prediction, sizes)
     if not bool(((sizes > 0) | (solved == 0)).all()):
         raise Failed("the images or masks of a pair do not meet, so that no residual is left")
-    weight = weight * solved.reshape(-1, *(1,) * (weight.ndim - 1))
     assert isinstance(term.similarity, MSE)
-    return term.similarity.residual_map(moved, batch.fixed), weight
+    kept = solved.reshape(-1, *(1,) * (weight.ndim - 1)) > 0
+    found, none = term.similarity.residual_map(moved, batch.fixed), torch.zeros_like(weight)
+    return torch.where(kept, found, none), torch.where(kept, weight, none)
 
 
 def solved_pairs(prediction: Prediction, like: Tensor) -> Tensor:
