@@ -45,7 +45,7 @@ Pair = tuple[Image, Image, Image, Image]
 def main() -> int:
     """Train and score; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which tables; none for all")
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help="which tables; none for all")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where images, models and results go")
     parser.add_argument("--only", nargs="*", help="train only these ways")
