@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Literal
 
 import torch
 
@@ -17,6 +18,7 @@ from warpwright.layers import AnyLayer, FullSize, KernelSmoothing
 from warpwright.methods import Model, ModelSettings
 from warpwright.networks import VoxelMorph
 
+Upsampling = Literal["nearest", "transposed"]
 SHAPES = ((256, 256), (128, 128, 128))
 
 
@@ -43,9 +45,9 @@ def main() -> int:
     return 0
 
 
-def ways(dim: int) -> dict[str, tuple[tuple[AnyLayer, ...], str]]:
+def ways(dim: int) -> dict[str, tuple[tuple[AnyLayer, ...], Upsampling]]:
     """Layers before the full size, and how the network doubles."""
-    plain: dict[str, tuple[tuple[AnyLayer, ...], str]] = {
+    plain: dict[str, tuple[tuple[AnyLayer, ...], Upsampling]] = {
         "VoxelMorph-2": ((), "nearest"),
         "separable kernel": ((KernelSmoothing(),), "nearest"),
         "transposed convolutions": ((), "transposed"),
@@ -56,9 +58,9 @@ def ways(dim: int) -> dict[str, tuple[tuple[AnyLayer, ...], str]]:
     return plain
 
 
-def made(layers: tuple[AnyLayer, ...], upsampling: str, shape: tuple[int, ...]) -> Callable[[], object]:
+def made(layers: tuple[AnyLayer, ...], upsampling: Upsampling, shape: tuple[int, ...]) -> Callable[[], object]:
     """A forward pass of a model with fresh weights."""
-    network = VoxelMorph(form="vm2", field="displacement", upsampling="nearest" if upsampling == "nearest" else "transposed")
+    network = VoxelMorph(form="vm2", field="displacement", upsampling=upsampling)
     model = Model(ModelSettings(dim=len(shape), network=network, layers=(*layers, FullSize()))).eval()
     images = torch.rand(2, 1, 1, *shape, generator=torch.Generator().manual_seed(0))
 

@@ -144,7 +144,7 @@ def cardiac(data: Path, _: Path) -> Cohort:
 
 
 def hearts(data: Path, made: Path) -> Cohort:
-    """Slices of `cardiac`: two phases of one slice of two patients (the last four validate); the third's, from end to end."""
+    """Slices of `cardiac`: two phases of one slice of two patients (the last four validate); of the third ED to ES."""
     volumes = cardiac(data, made)
     rows: list[Sequence[str]] = [volumes.rows[0]]
     for name, image, group, split in volumes.rows[1:]:

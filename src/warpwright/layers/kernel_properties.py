@@ -11,12 +11,21 @@ kernels of sum 1 neither. Both are here as printed, beside what the text means.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby, permutations, product
+from itertools import combinations, groupby, permutations, product
 
 import torch
 from torch import Tensor
 
-__all__ = ["asymmetry", "diagnostics", "eq12_asymmetry", "negative_spectrum", "spectrum", "spread_of_rank", "traces"]
+__all__ = [
+    "asymmetry",
+    "central_planes",
+    "diagnostics",
+    "eq12_asymmetry",
+    "negative_spectrum",
+    "spectrum",
+    "spread_of_rank",
+    "traces",
+]
 
 Groups = tuple[int, ...]  # for every axis a number, the same for axes with equal spacing
 
@@ -49,10 +58,16 @@ def asymmetry(kernels: Tensor, groups: Groups) -> Tensor:
 
 def traces(kernels: Tensor) -> Tensor:
     """`Tr K` and `Tr J K`, of three axes those of the three central slices: (C, *m) to (C, 2) or (C, 6)."""
-    middle = kernels.shape[1] // 2
-    flat = [kernels] if kernels.ndim == 3 else [kernels.select(axis, middle) for axis in range(1, kernels.ndim)]
-    sides = [side for plane in flat for side in (plane, plane.flip(1))]
+    sides = [side for plane in central_planes(kernels) for side in (plane, plane.flip(1))]
     return torch.stack([side.diagonal(dim1=1, dim2=2).sum(1) for side in sides], 1)
+
+
+def central_planes(kernels: Tensor) -> list[Tensor]:
+    """The slices through the middle along every two axes, of two axes the kernel itself: (C, *m) to (C, m, m) each."""
+    middle = kernels.shape[1] // 2
+    dim = kernels.ndim - 1
+    kept = combinations(reversed(range(dim)), 2)
+    return [kernels[(slice(None), *(slice(None) if axis in pair else middle for axis in range(dim)))] for pair in kept]
 
 
 def spectrum(kernels: Tensor) -> Tensor:

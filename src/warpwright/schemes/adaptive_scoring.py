@@ -28,15 +28,13 @@ from warpwright.errors import BadInput, Failed
 from warpwright.methods import Model, evaluating, views
 from warpwright.networks.scoring import VoxelMap
 from warpwright.schemes.base import Synchronise
+from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 from warpwright.schemes.weighting import (
     Weighting,
     WeightingSettings,
     check_pointwise,
-    optimiser_state,
     residuals,
-    restore_optimiser,
     solved_pairs,
-    under,
 )
 
 __all__ = ["AdaptiveScoring"]
@@ -91,7 +89,6 @@ class Scoring(Weighting):
     """As `AdaptiveScoring` says."""
 
     EPOCH = 50  # steps, of the published code
-    figures = ("score", "score_loss", "score_smoothness")
 
     def __init__(self, settings: AdaptiveScoring, model: Model, steps: int, precision: torch.dtype | None) -> None:
         self.settings, self.model, self.steps, self.precision = settings, model, steps, precision

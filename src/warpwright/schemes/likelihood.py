@@ -22,14 +22,12 @@ from warpwright.methods import Model
 from warpwright.networks.scoring import VoxelMap
 from warpwright.sampling import warp
 from warpwright.schemes.base import Synchronise
+from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 from warpwright.schemes.weighting import (
     Weighting,
     WeightingSettings,
     check_pointwise,
-    optimiser_state,
     residuals,
-    restore_optimiser,
-    under,
 )
 
 __all__ = ["Likelihood"]
@@ -72,8 +70,6 @@ class Likelihood(WeightingSettings):
 
 class Variance(Weighting):
     """As `Likelihood` says."""
-
-    figures = ("variance",)
 
     def __init__(self, settings: Likelihood, model: Model) -> None:
         self.settings = settings

@@ -18,7 +18,7 @@ from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
 from warpwright.schemes.likelihood import Likelihood
 from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon
 from warpwright.schemes.reweighting import AdaFrame, AdaReg
-from warpwright.schemes.weighting import optimiser_state, restore_optimiser, under
+from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 
 __all__ = ["AnyWeighting", "Plain"]
 

@@ -20,22 +20,13 @@ __all__ = [
     "Weighting",
     "WeightingSettings",
     "check_pointwise",
-    "optimiser_state",
     "residuals",
-    "restore_optimiser",
     "solved_pairs",
-    "under",
 ]
 
 
 class Weighting(ABC):
-    """How terms of a loss are valued in training, and what learns beside the model.
-
-    Attributes:
-        figures: names of what `learn` returns.
-    """
-
-    figures: tuple[str, ...] = ()
+    """How terms of a loss are valued in training, and what learns beside the model."""
 
     def begin(self, number: int) -> bool:
         """Called before a step; whether the model learns in it."""
@@ -113,27 +104,3 @@ def solved_pairs(prediction: Prediction, like: Tensor) -> Tensor:
     """(B,) 1 for the pairs that a model has a map for, 0 for those whose solve failed."""
     failed = prediction.final.failed
     return torch.ones_like(like) if failed is None else (~failed).to(like)
-
-
-def optimiser_state(optimiser: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
-    """The tensors of an optimiser by name."""
-    return {
-        f"{name}.{index}.{key}": torch.as_tensor(value)
-        for index, entries in optimiser.state_dict()["state"].items()
-        for key, value in entries.items()
-        if value is not None
-    }
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor], name: str) -> None:
-    """Take up what `optimiser_state` gave."""
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in under(state, f"{name}.").items():
-        index, rest = key.split(".", 1)
-        entries.setdefault(int(index), {})[rest] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
-
-
-def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -10,6 +10,7 @@ from warpwright.energies.pairs import PairBatch
 from warpwright.geometry import Grid, Image, jacobian_determinant
 from warpwright.io.atomic import replacing
 from warpwright.layers import SmoothingKernel
+from warpwright.layers.kernel_properties import central_planes
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.product.figure import Picture, draw
@@ -58,7 +59,8 @@ def draw_kernels(model: Model, path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [_planes(kernel) for layer in layers for kernel in layer.kernels().detach().cpu().float()]
+    drawn = [central_planes(layer.kernels().detach().cpu().float()) for layer in layers]
+    rows = [kernel for planes in drawn for kernel in zip(*planes, strict=True)]
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(2.6 * columns, 2.4 * len(rows) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -72,8 +74,3 @@ def draw_kernels(model: Model, path: Path, title: str) -> None:
     figure.suptitle(title)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90)
-
-
-def _planes(kernel: torch.Tensor) -> list[torch.Tensor]:
-    """A kernel of two axes as it is, of three the slices through its middle."""
-    return [kernel] if kernel.ndim == 2 else [kernel.select(axis, n // 2) for axis, n in enumerate(kernel.shape)]
