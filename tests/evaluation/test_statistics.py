@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from warpwright.errors import BadInput
-from warpwright.evaluation import bootstrap_interval, statistics, summary, wilcoxon
+from warpwright.evaluation import bootstrap_interval, paired_t_test, statistics, summary, wilcoxon
 
 NAN = math.nan
 
@@ -138,3 +138,21 @@ def test_other_bad_values() -> None:
         bootstrap_interval([1.0], level=1.0)
     with pytest.raises(BadInput, match="draw"):
         bootstrap_interval([1.0], draws=0)
+
+
+def test_a_paired_t_test_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(3)
+    one, two = rng.normal(size=(2, 20))
+    found = paired_t_test([*one, np.nan], [*two, 1.0])
+    expected = stats.ttest_rel(one, two)
+    assert found["p_value"] == pytest.approx(expected.pvalue)
+    assert found["statistic"] == pytest.approx(expected.statistic)
+    assert found["pairs"] == 20
+    assert found["mean_difference"] == pytest.approx((one - two).mean())
+
+
+def test_a_paired_t_test_of_too_few_pairs_or_of_equal_ones() -> None:
+    assert np.isnan(paired_t_test([1.0], [2.0])["p_value"])
+    assert paired_t_test([1.0, 2.0], [1.0, 2.0])["p_value"] == 1
+    with pytest.raises(BadInput, match="as many"):
+        paired_t_test([1.0], [1.0, 2.0])

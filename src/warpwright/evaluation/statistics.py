@@ -12,7 +12,7 @@ from scipy import stats
 
 from warpwright.errors import BadInput
 
-__all__ = ["bootstrap_interval", "summary", "wilcoxon"]
+__all__ = ["bootstrap_interval", "paired_t_test", "summary", "wilcoxon"]
 
 BLOCK = 1 << 20  # scores drawn at a time, so that a large cohort needs little memory
 THIRTY = 0.3  # share of the cases that are no better than `p30`, as in Learn2Reg
@@ -70,16 +70,36 @@ def wilcoxon(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     Raises:
         BadInput: the scores do not pair up, or one is infinite.
     """
-    one, two = _scores(first), _scores(second)
-    if len(one) != len(two):
-        raise BadInput(f"paired scores must be as many on both sides, got {len(one)} and {len(two)}")
-    difference = one - two
-    difference = difference[~np.isnan(difference)]
+    difference = _differences(first, second)
     if not len(difference):
         return {"statistic": float("nan"), "p_value": float("nan"), "pairs": 0, "median_difference": float("nan")}
     found = {"statistic": 0.0, "p_value": 1.0, "pairs": len(difference), "median_difference": float(np.median(difference))}
     if difference.any():
         found["statistic"], found["p_value"] = map(float, stats.wilcoxon(difference[difference != 0]))
+    return found
+
+
+def paired_t_test(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
+    """Student's t-test, two-sided, of paired scores: whether the mean of their differences is 0 (Biometrika 6, 1908).
+
+    Args:
+        first: (N,) scores, finite or NaN.
+        second: (N,) scores of the same cases; a pair with a NaN is left out.
+
+    Returns:
+        `statistic`: t; `p_value`: 1 if no pair differs; `pairs`: how many were counted; `mean_difference`: of
+        `first - second`. NaN, except `pairs`, where fewer than two pairs are left.
+
+    Raises:
+        BadInput: the scores do not pair up, or one is infinite.
+    """
+    difference = _differences(first, second)
+    if len(difference) < 2:
+        nan = float("nan")
+        return {"statistic": nan, "p_value": nan, "pairs": len(difference), "mean_difference": nan}
+    found = {"statistic": 0.0, "p_value": 1.0, "pairs": len(difference), "mean_difference": float(difference.mean())}
+    if difference.any():
+        found["statistic"], found["p_value"] = map(float, stats.ttest_1samp(difference, 0))
     return found
 
 
@@ -109,6 +129,15 @@ def summary(values: ArrayLike, *, high_is_good: bool = True) -> dict[str, float 
         "interval": bootstrap_interval(scores),
         "cases": count,
     }
+
+
+def _differences(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Of paired scores, without the pairs that lack one."""
+    one, two = _scores(first), _scores(second)
+    if len(one) != len(two):
+        raise BadInput(f"paired scores must be as many on both sides, got {len(one)} and {len(two)}")
+    difference = one - two
+    return difference[~np.isnan(difference)]
 
 
 def _scores(values: ArrayLike) -> np.ndarray:

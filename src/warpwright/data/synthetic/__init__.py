@@ -6,6 +6,7 @@ float64 and rounded to float32 at the end, so that the bytes depend neither on t
 
 from warpwright.data.synthetic.bumps import BumpSettings, bump_displacement, bump_pair
 from warpwright.data.synthetic.contrasts import ContrastSettings, contrast_pair, render_labels
+from warpwright.data.synthetic.nuisance import Corrupted, NuisanceSettings, corrupt
 from warpwright.data.synthetic.pair import SyntheticPair
 from warpwright.data.synthetic.shapes import ShapeSettings, draw_shapes, shape_pair
 from warpwright.data.synthetic.squares import SquareSettings, square_pair
@@ -14,6 +15,8 @@ from warpwright.data.synthetic.vessels import VesselSettings, vessel_pair
 __all__ = [
     "BumpSettings",
     "ContrastSettings",
+    "Corrupted",
+    "NuisanceSettings",
     "ShapeSettings",
     "SquareSettings",
     "SyntheticPair",
@@ -21,6 +24,7 @@ __all__ = [
     "bump_displacement",
     "bump_pair",
     "contrast_pair",
+    "corrupt",
     "draw_shapes",
     "render_labels",
     "shape_pair",
