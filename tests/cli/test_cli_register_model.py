@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from oracles.cohort import SPACING, picture, tree, write_small
 from warpwright.cli.main import main
 from warpwright.geometry import Grid, Image
 from warpwright.io import read_image, read_transform, write_image, write_transform
-from warpwright.methods import register_direct
-from warpwright.product.model_folder import read_model
+from warpwright.methods import Annotated, register_direct
+from warpwright.networks.scoring import VoxelMap
+from warpwright.product.model_folder import read_model, write_model
 from warpwright.product.register import register
+from warpwright.product.trust import score_map
 from warpwright.transforms import Affine, DisplacementField, split
 
+ASKED = {"plain": (), "asked": ("--score",)}
 LEFT = {"transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz", "figure.png", "result.json"}
 
 
@@ -55,10 +59,23 @@ def pair(folder: Path) -> list[str]:
     return [str(folder / f"image_{number}.nii.gz") for number in (4, 5)]
 
 
+@pytest.fixture(scope="module")
+def scored(models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same models with a score beside them, by number of axes."""
+    folders = {dim: tmp_path_factory.mktemp("scored") / str(dim) for dim in models}
+    for dim, path in models.items():
+        found = read_model(path)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            score = VoxelMap(dim, 1, 0.25)
+        write_model(folders[dim], found.model, card="", summary=found.summary, score=score)
+    return folders
+
+
 def registered(folder: Path, output: Path, *more: str) -> dict[str, Any]:
     """The result of `register`, and its file."""
     assert main(["register", *pair(folder), "--output", str(output), *more]) == 0
-    assert {path.name for path in output.iterdir()} == LEFT
+    assert {path.name for path in output.iterdir()} == (LEFT | {"score.nii.gz"} if "--score" in more else LEFT)
     return json.loads((output / "result.json").read_text())
 
 
@@ -99,6 +116,53 @@ def test_the_result_names_the_model_and_its_digest(dim, models, plain):
         "refine_field": 0,
         "initialise": "centre (the model's)",
     }
+
+
+def test_a_score_is_written_told_and_drawn_where_it_is_asked_for(dim, cohorts, scored, plain, tmp_path, capsys):
+    capsys.readouterr()
+    result = registered(cohorts[dim], tmp_path / "o", "--model", str(scored[dim]), "--score")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("score ")]
+    folder, fixed = read_model(scored[dim]), read_image(pair(cohorts[dim])[0])
+    assert folder.score is not None
+    expected = score_map(folder.score.network, folder.model.settings, Annotated(image=fixed), "cpu")
+    found = read_image(tmp_path / "o" / "score.nii.gz")
+    assert found.grid.same_as(fixed.grid)
+    assert torch.equal(found.data, expected.data)
+    assert 0 < float(found.data.min()) < float(found.data.max()) < 1
+    assert result["model"]["score_sha256"] == folder.score.digest
+    figures = result["scores"]["trust"]
+    share = 100 * float((found.data >= 0.5).double().mean())
+    assert figures["trusted_percent"] == pytest.approx(share, abs=1e-3)
+    assert f"{share:.1f} %" in line
+    one, other = (imread(folder / "figure.png") for folder in (tmp_path / "o", plain[dim][0]))
+    assert one.shape[1] > 1.1 * other.shape[1]  # one column more
+    in_python = register(*pair(cohorts[dim]), model=folder, score=True)
+    assert in_python.trust is not None
+    assert torch.equal(in_python.trust.score_map.data, found.data)
+    assert register(*pair(cohorts[dim]), model=folder).trust is None
+
+
+def test_a_score_beside_a_model_changes_nothing_of_its_map(dim, cohorts, scored, plain, tmp_path):
+    expected, before = plain[dim]
+    results = {
+        name: registered(cohorts[dim], tmp_path / name, "--model", str(scored[dim]), *more) for name, more in ASKED.items()
+    }
+    for name, result in results.items():
+        for file in ("transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz"):
+            assert (tmp_path / name / file).read_bytes() == (expected / file).read_bytes()
+        told = {key: value for key, value in result["scores"].items() if key != "trust"}
+        assert told == before["scores"]
+        assert ("trust" in result["scores"]) == (name == "asked")
+    assert results["plain"]["model"] == before["model"] | {"path": str(scored[dim])}
+
+
+def test_a_score_is_a_soft_mask(cohorts, scored, tmp_path):
+    registered(cohorts[2], tmp_path / "s", "--model", str(scored[2]), "--score")
+    more = ["--preset", "fast", "--similarity", "mse"]
+    plain = registered(cohorts[2], tmp_path / "plain", *more)
+    masked = registered(cohorts[2], tmp_path / "masked", *more, "--fixed-mask", str(tmp_path / "s" / "score.nii.gz"))
+    assert masked["scores"]["energy_before"] != plain["scores"]["energy_before"]
+    assert masked["inputs"]["fixed_mask"]["path"].endswith("score.nii.gz")
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -218,6 +282,8 @@ BAD_MODELS: dict[str, tuple[Callable[[str, Path], list[str]], list[str]]] = {
     "refine without a model": (lambda *_: ["--refine", "3"], ["--refine", "without --model"]),
     "refine-field without a model": (lambda *_: ["--refine-field", "3"], ["--refine-field", "without --model"]),
     "refine-rate without a model": (lambda *_: ["--refine-rate", "1"], ["--refine-rate", "without --model"]),
+    "a score without a model": (lambda *_: ["--score"], ["--score", "without --model"]),
+    "a score of a model without": (lambda m, _: ["--model", m, "--score"], ["has no score", "adaptivescoring"]),
     "refine-rate without steps": (lambda m, _: ["--model", m, "--refine-rate", "1"], ["--refine-rate", "without --refine"]),
     "negative steps": (lambda m, _: ["--model", m, "--refine", "-1"], ["steps >= 0", "-1"]),
     "negative field steps": (lambda m, _: ["--model", m, "--refine-field", "-1"], ["--refine-field", "-1"]),

@@ -22,6 +22,7 @@ from warpwright.energies.losses import (
     Images,
     InverseConsistency,
     LandmarkDistance,
+    Noise,
     Overlap,
     Smoothness,
     VelocityPrior,
@@ -302,6 +303,15 @@ def test_the_best_variance_is_that_of_the_prior(dim: int) -> None:
     assert gradient.abs().max() < 1e-15
 
 
+def test_noise_counts_once_for_every_step_that_looks_for_it(dim: int) -> None:
+    """However many estimates of the step carry it on."""
+    one, two = torch.tensor([0.5, 0.25]), torch.tensor([1.0, 2.0])
+    first, second = (said(field_of(dim), noise_error=error).final for error in (one, two))
+    trail = (first, replace(first, values=2 * first.values), second, replace(second, values=-second.values))
+    assert Noise().value(batch_of(dim), Prediction(trail)).tolist() == [1.5, 2.25]
+    assert Noise().value(batch_of(dim), Prediction((first, *said(field_of(dim)).trail))).tolist() == one.tolist()
+
+
 # ------------------------------------------------------------------------------------------------------------- sums
 
 
@@ -397,6 +407,7 @@ def test_what_is_missing_is_named(dim: int) -> None:
         (Smoothness(on="velocity"), batch, "wants a smooth velocity, the model has none: expected on = 'displacement'"),
         (InverseConsistency(), batch, "needs a model that gives both directions, this one gives none back"),
         (VelocityPrior(), batch, "needs a network that gives a distribution of velocities, this one gives none"),
+        (Noise(), batch, "needs a network that looks for noise, expected one of the kind diffusemorph"),
     ]
     for term, data, sentence in wanted:
         with pytest.raises(BadInput, match=sentence):

@@ -22,6 +22,8 @@ from warpwright.errors import BadInput, Failed
 from warpwright.layers import DrawVelocity, FullSize, Integrate
 from warpwright.methods import Model, ModelSettings
 from warpwright.networks import VoxelMorph, VoxelMorphDiff
+from warpwright.networks.scoring import VoxelMap
+from warpwright.product.info import describe
 from warpwright.product.model_folder import packed, read_model, unpacked, write_model
 from warpwright.sampling import Window
 from warpwright.transforms import Preparation
@@ -375,6 +377,96 @@ def test_other_keys_beside_the_settings_do_not_matter(tmp_path):
     written(tmp_path / "model")
     edited(tmp_path / "model", lambda c: c.update(note="mine", summary=3))
     assert read_model(tmp_path / "model").summary == {}
+
+
+# ---- a score beside the model
+
+
+def score_of(dim: int, seed: int = 5) -> VoxelMap:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VoxelMap(dim, 2, 0.25)
+
+
+def written_with_score(folder: Path, dim: int = 2, seed: int = 5) -> VoxelMap:
+    network = score_of(dim, seed)
+    write_model(folder, fresh(settings(dim)), card="# A card\n", summary=SUMMARY, score=network)
+    return network
+
+
+def test_a_score_comes_back_to_the_bit(dim, tmp_path):
+    network = written_with_score(tmp_path / "model", dim).double()
+    written(tmp_path / "plain", dim)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES | {"score.safetensors"}
+    found, plain = (read_model(tmp_path / name) for name in ("model", "plain"))
+    assert plain.score is None
+    assert found.score is not None
+    assert found.digest == plain.digest
+    assert not found.score.network.training
+    weights = found.score.network.state_dict()
+    assert all(torch.equal(value.float(), weights[name]) for name, value in network.state_dict().items())
+    assert found.score.digest == hashlib.sha256((tmp_path / "model" / "score.safetensors").read_bytes()).hexdigest()
+    assert describe(tmp_path / "model")["score_sha256"] == found.score.digest
+    assert "score_sha256" not in describe(tmp_path / "plain")
+    images = torch.rand(1, 2, *(9, 8, 7)[:dim])
+    with torch.no_grad():
+        assert torch.equal(found.score.network.scores(images), network.float().scores(images))
+    summary, score = found.summary, found.score.network
+    write_model(tmp_path / "again", found.model, card="# A card\n", summary=summary, score=score)
+    assert tree(tmp_path / "again") == tree(tmp_path / "model")
+
+
+def test_a_model_without_a_score_leaves_none_of_an_older_one(tmp_path):
+    written_with_score(tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    written(tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES | {"notes.txt"}
+    assert read_model(tmp_path / "model").score is None
+
+
+def swapped(folder: Path) -> None:
+    written_with_score(folder.parent / "other", seed=6)
+    (folder / "score.safetensors").write_bytes((folder.parent / "other" / "score.safetensors").read_bytes())
+
+
+def resealed_score(folder: Path, raw: bytes) -> None:
+    (folder / "score.safetensors").write_bytes(raw)
+    edited(folder, lambda c: c["score"].update(sha256=hashlib.sha256(raw).hexdigest()))
+
+
+def broken_score(folder: Path) -> None:
+    weights = {name: torch.full_like(value, float("nan")) for name, value in score_of(2).state_dict().items()}
+    resealed_score(folder, packed(weights))
+
+
+def pickled_score(folder: Path) -> None:
+    resealed_score(folder, zipped(Payload(folder.parent / "executed"), folder.parent))
+
+
+BAD_SCORES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "missing": (lambda f: (f / "score.safetensors").unlink(), ["score.safetensors: does not exist"]),
+    "truncated": (lambda f: (f / "score.safetensors").write_bytes(b"1234"), ["score.safetensors", "damaged"]),
+    "of another": (swapped, ["score.safetensors", "SHA-256"]),
+    "NaN": (broken_score, ["score.safetensors", "NaN"]),
+    "a pickle": (pickled_score, ["score.safetensors", "is a pickle"]),
+    "of another width": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scale=0.5)), ["another architecture"]),
+    "without a width": (lambda f: edited(f, lambda c: c["score"]["settings"].clear()), ["score.settings", "scale"]),
+    "of no width": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scale=0)), ["score.settings", "above 0"]),
+    "unknown key": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scal=1)), ["unknown key 'scal'"]),
+    "no settings": (lambda f: edited(f, lambda c: c["score"].pop("settings")), ["its score has no table of settings"]),
+    "no table": (lambda f: edited(f, lambda c: c.update(score=3)), ["its score has no table of settings"]),
+    "no digest": (lambda f: edited(f, lambda c: c["score"].pop("sha256")), ["score.safetensors", "SHA-256"]),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SCORES)
+def test_a_score_that_cannot_be_used(what, tmp_path):
+    written_with_score(tmp_path / "model")
+    change, words = BAD_SCORES[what]
+    change(tmp_path / "model")
+    sentence = refusal(tmp_path / "model")
+    assert all(word in sentence for word in words), sentence
+    assert not (tmp_path / "executed").exists()
 
 
 # ---- places that cannot be written

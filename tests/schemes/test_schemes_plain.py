@@ -13,13 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from oracles.make import smooth_field
-from warpwright.energies.losses import AnyTerm, Images, Smoothness, VelocityPrior
+from warpwright.energies.losses import AnyTerm, Images, Noise, Smoothness, VelocityPrior
 from warpwright.energies.pairs import PairBatch
 from warpwright.energies.similarity import LNCC, MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.layers import AnyLayer, DrawVelocity, FullSize, Integrate, SplineField
 from warpwright.methods import Model, ModelSettings, batch_loss
-from warpwright.networks import FCNSS, AnyArchitecture, DIRNet, LKUNet, TallUNet, TransMorph, VoxelMorph, VoxelMorphDiff
+from warpwright.networks import (
+    FCNSS,
+    AnyArchitecture,
+    DiffuseMorph,
+    DIRNet,
+    LKUNet,
+    TallUNet,
+    TransMorph,
+    VoxelMorph,
+    VoxelMorphDiff,
+)
 from warpwright.schemes import (
     SGD,
     Adam,
@@ -80,6 +90,7 @@ def cases(dim: int) -> dict[str, Case]:
         "tall u-net": (TallUNet(scale=1 / 16), (FullSize(),), plain),
         "dirnet": (DIRNet(kernels=4, spacing=4), (SplineField(), FullSize()), plain),
         "dirnet paper": (DIRNet(form="paper", kernels=4, spacing=4), (SplineField(), FullSize()), plain),
+        "diffusemorph": (DiffuseMorph(inner=4, scale=1 / 16), (), (*plain, Noise())),
         "fcn-ss": (FCNSS(), (FullSize(),), (replace(IMAGES, coarser=(0.25, 0.5)), Smoothness(weight=0.1))),
     }
 

@@ -98,6 +98,25 @@ def test_the_scoring_network_has_the_published_number_of_weights(dim: int, weigh
     )
 
 
+@EVERY
+def test_a_score_is_kept_once_it_has_learned(weighting: AnyWeighting) -> None:
+    scheme = scheme_of(weighting)
+    kept = []
+    for number in range(4):
+        scheme.step(number, [batch_of(2)], alone)
+        kept.append(scheme.score)
+    if isinstance(weighting, AdaptiveScoring):  # of 8 steps, 2 belong to the model alone
+        network = scoring_of(scheme).network
+        assert kept == [None, None, network, network]
+        again = scheme_of(weighting)
+        assert again.score is None
+        again.restore(scheme.state())
+        assert again.score is scoring_of(again).network
+    else:
+        assert kept == [None] * 4
+    assert scheme_of(None).score is None
+
+
 # ---- formulas
 
 

@@ -15,6 +15,7 @@ from warpwright.energies.losses import (
     Images,
     InverseConsistency,
     LandmarkDistance,
+    Noise,
     Overlap,
     Smoothness,
     VelocityPrior,
@@ -57,6 +58,7 @@ from warpwright.networks import (
     AffineNet,
     Basis,
     Correlation,
+    DiffuseMorph,
     DIRNet,
     Encoder,
     LKUNet,
@@ -112,6 +114,7 @@ NETWORKS = (
     TwoStep(first=AtScale(network=SMALL, factor=4, placing="corners"), second=SMALL),
     SymmetricTwoStep(first=AtScale(network=Antisymmetric(network=VoxelMorph())), second=SMALL),
     AtScale(network=SMALL),
+    DiffuseMorph(inner=16, scale=0.25, steps=100, first=1e-5, last=0.05),
     DIRNet(form="paper", spacing=8, kernels=3),
     FCNSS(),
     LKUNet(start=4, field="velocity", kernel=7, half_resolution=True),
@@ -149,6 +152,7 @@ TERMS = (
     InverseConsistency(weight=0.5, every=3),
     GradientInverseConsistency(weight=0.7, every=3, derivative="exact"),
     VelocityPrior(prior=10.0),
+    Noise(weight=2.0),
 )
 OPTIMISERS = (
     Adam(rate=2e-4, betas=(0.8, 0.9), amsgrad=True),
@@ -261,7 +265,7 @@ def test_only_the_data_are_needed(tmp_path):
 
 def test_every_kind_is_known_to_a_file(tmp_path):
     """TOML as a person would write it."""
-    networks = {"dirnet", "fcnss", "lkunet", "tallunet", "transmorph", "voxelmorph", "voxelmorphdiff"}
+    networks = {"diffusemorph", "dirnet", "fcnss", "lkunet", "tallunet", "transmorph", "voxelmorph", "voxelmorphdiff"}
     for kind in networks:
         assert type(read(tmp_path, f'{DATA}[model.network]\nkind = "{kind}"\n').model.network).__name__.lower() == kind
     for kind in ("adam", "adamw", "sgd"):

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from oracles.cohort import at, lines, rich, stopping, tree, write_cohort, write_settings
+from oracles.cohort import at, lines, rich, stopping, tiny, tree, write_cohort, write_settings
 from warpwright.data import Data
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
@@ -27,8 +27,8 @@ from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.networks import VoxelMorphDiff
 from warpwright.product.model_folder import packed, read_model
-from warpwright.schemes import Adam, AdamW, Constant, Plain
-from warpwright.training import Card, Training, Validation, run, train
+from warpwright.schemes import Adam, AdamW, AdaptiveScoring, Constant, Plain
+from warpwright.training import Card, Event, Training, Validation, run, train
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from warpwright.training.pictures import draw_sample
 
@@ -135,6 +135,35 @@ def test_stopped_after_every_step(whole, tmp_path, monkeypatch):
         assert (outcome.step, outcome.finished) == (step, step == training.steps)
         assert read_checkpoint(tmp_path / "run" / CHECKPOINT).step == step
     same(tmp_path / "run", expected)
+
+
+def test_a_score_is_written_with_the_best_model_once_it_has_learned(tables, tmp_path):
+    """Of ten steps two belong to the model alone; a run that is broken after each step leaves the same bytes."""
+    weighting = AdaptiveScoring(warmup=0.2, scale=0.25)
+    scheme = Plain(optimiser=Adam(rate=3e-3), schedule=Constant(), weighting=weighting)
+    changes: dict[str, Any] = {"scheme": scheme, "validation": Validation(every=2, by="loss"), "accumulate": 1}
+    training = tiny(tables[2], 2, steps=10, checkpoint_every=1, log_every=1, **changes)
+    output, states, scored = tmp_path / "whole", {}, {}
+
+    def look(event: Event) -> None:
+        if event.kind == "train" and event.step > 1:
+            states[event.step - 1] = load((output / CHECKPOINT).read_bytes())
+            scored[event.step - 1] = (output / "model" / "score.safetensors").exists()
+
+    train(training, output, listen=look)
+    assert [scored[step] for step in (1, 2, 3)] == [False] * 3
+    found = read_model(output / "model")
+    best = found.summary["step"]
+    assert best > 4
+    assert found.score is not None
+    state = (states | {10: load((output / CHECKPOINT).read_bytes())})[best]
+    own = found.score.network.state_dict()
+    assert all(torch.equal(state[f"weighting.network.{name}"], value) for name, value in own.items())
+    for step in range(2, 11):
+        with pytest.raises(Interrupted):
+            train(training, tmp_path / "broken", resume=step > 2, listen=at("train", step, breaking))
+    train(training, tmp_path / "broken", resume=True)
+    same(tmp_path / "broken", tree(output))
 
 
 def test_handlers_of_signals_are_put_back(tables, tmp_path):

@@ -30,6 +30,7 @@ def register(
     prompt_labels: tuple[Path, Path] | None = None,
     prompt_points: tuple[Path, Path] | None = None,
     prompt_weight: float | None = None,
+    score: bool = False,
     fixed_mask: Path | None = None,
     moving_mask: Path | None = None,
     fixed_labels: Path | None = None,
@@ -69,7 +70,9 @@ def register(
         prompt_labels: label maps of FIXED and of MOVING that the search is to bring together.
         prompt_points: landmarks in FIXED and in MOVING that the search is to bring together.
         prompt_weight: how much the prompts count beside the images (1).
-        fixed_mask: weights of the fixed voxels in the similarity.
+        score: also write score.nii.gz, from 0 to 1: where residuals can be trusted, as was learned beside the model
+            (scheme.weighting of kind adaptivescoring).
+        fixed_mask: weights of the fixed voxels in the similarity, fractions too: a score.nii.gz, for one.
         moving_mask: weights of the moving voxels in the similarity.
         fixed_labels: label map, only scored and drawn.
         moving_labels: label map, only scored and drawn.
@@ -114,6 +117,7 @@ def register(
         prompt_labels=prompt_labels,
         prompt_points=prompt_points,
         prompt_weight=prompt_weight,
+        score=score,
         photograph=photograph,
     )
     if dry_run:

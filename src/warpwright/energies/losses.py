@@ -30,6 +30,7 @@ __all__ = [
     "Images",
     "InverseConsistency",
     "LandmarkDistance",
+    "Noise",
     "Overlap",
     "Smoothness",
     "Term",
@@ -295,6 +296,23 @@ class VelocityPrior(Term):
         return dim / 2 * (trace + self.prior / 2 * slopes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noise(Term):
+    """Mean squared error of a network that is to find the noise laid over the fixed image, over voxels and channels.
+
+    In evaluation mode no noise is laid over it, and the value is 0: validation, refinement and scoring see the pair itself.
+
+    Reference: Kim et al., DiffuseMorph, ECCV 2022, arXiv 2112.05149.
+    """
+
+    name: ClassVar[str] = "noise"
+
+    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+        if not prediction.noise_errors:
+            raise BadInput("a noise loss needs a network that looks for noise, expected one of the kind diffusemorph")
+        return torch.stack(prediction.noise_errors).sum(0)
+
+
 def neighbours(field: Tensor) -> Tensor:
     """How many neighbours along the axes each point of a lattice has: (B, C, *S) to (1, 1, *S)."""
     shape = field.shape[2:]
@@ -306,7 +324,9 @@ def neighbours(field: Tensor) -> Tensor:
     return count
 
 
-AnyTerm = GradientInverseConsistency | Images | InverseConsistency | LandmarkDistance | Overlap | Smoothness | VelocityPrior
+AnyTerm = (
+    GradientInverseConsistency | Images | InverseConsistency | LandmarkDistance | Noise | Overlap | Smoothness | VelocityPrior
+)
 
 
 Value = Callable[[Term, PairBatch, Prediction], Tensor]

@@ -116,6 +116,12 @@ class Prediction:
         """The distributions that velocities were drawn from, one for every step that has one."""
         return tuple(e for e in self.trail if isinstance(e, VelocityDistribution))
 
+    @property
+    def noise_errors(self) -> tuple[Tensor, ...]:
+        """(B,) each: how far networks were from the noise they were to find, one for every step that looks for any."""
+        found = [e.noise_error for e in self.trail if isinstance(e, Displacement) and e.noise_error is not None]
+        return tuple({id(error): error for error in found}.values())  # later estimates of a step carry the same one on
+
     def reversed(self) -> Prediction | None:
         """The prediction for the swapped pairs, where the model gives the inverse; else None."""
         if self.final.inverse is None:

@@ -6,6 +6,7 @@ An `Architecture` is a frozen description; `build` makes the `Estimator`, which 
 from warpwright.networks.affine_net import AffineNet
 from warpwright.networks.base import Architecture, Estimator
 from warpwright.networks.correlation import Correlation, Matcher
+from warpwright.networks.diffusemorph import DiffuseMorph
 from warpwright.networks.dirnet import DIRNet
 from warpwright.networks.encoder import Encoder, EncoderNetwork
 from warpwright.networks.estimate import (
@@ -27,7 +28,9 @@ from warpwright.networks.tall_unet import TallUNet
 from warpwright.networks.transmorph import TransMorph
 from warpwright.networks.voxelmorph import VoxelMorph, VoxelMorphDiff
 
-AnyArchitecture = AffineNet | Correlation | DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
+AnyArchitecture = (
+    AffineNet | Correlation | DiffuseMorph | DIRNet | FCNSS | LKUNet | TallUNet | TransMorph | VoxelMorph | VoxelMorphDiff
+)
 
 __all__ = [
     "FCNSS",
@@ -39,6 +42,7 @@ __all__ = [
     "ControlPoints",
     "Correlation",
     "DIRNet",
+    "DiffuseMorph",
     "Displacement",
     "Encoder",
     "EncoderNetwork",

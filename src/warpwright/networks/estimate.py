@@ -89,11 +89,14 @@ class Displacement(Estimate):
         values: (B, D, *T), voxels of the lattice.
         inverse: displacement of the inverse map on the same lattice, if the model gives one.
         failed: (B,) for which pairs it means nothing, if it was searched for; None where nothing can fail.
+        noise_error: (B,) mean squared error of a network that looks for the noise laid over the fixed image, 0 in evaluation
+            mode, where none is; None of networks that look for none.
     """
 
     values: Tensor
     inverse: Tensor | None = None
     failed: Tensor | None = None
+    noise_error: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -29,6 +29,7 @@ class VoxelMap(nn.Module):
 
     def __init__(self, dim: int, channels: int, scale: float = 1.0, constant: float | None = None) -> None:
         super().__init__()
+        self.scale = scale
         self.core = UNet(PLANS["dense", False].scaled(scale), dim, channels, he=False)
         self.head = CONVOLUTION[dim](self.core.width, 1, 3, padding=1)
         if constant is not None:

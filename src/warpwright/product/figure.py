@@ -1,7 +1,8 @@
 """One picture by which a person judges a registration at a glance.
 
 A row for each cut (three for a volume), six columns: fixed; moving as it lay before; moved; a checkerboard of fixed and
-moved; the grid of the moving image as the map draws it on the fixed one; the logarithm of the Jacobian determinant.
+moved; the grid of the moving image as the map draws it on the fixed one; the logarithm of the Jacobian determinant. Before
+the last, where there is one, the score of the fixed image.
 Outlines of labels and landmarks: fixed solid, moving dashed.
 """
 
@@ -26,6 +27,7 @@ __all__ = ["Picture", "draw"]
 
 COLOURS = ("#ffd23f", "#3fd0ff", "#ff6b6b", "#7dff7a", "#d68cff", "#ff9f45", "#8affea", "#ffb3d9")
 TITLES = ("fixed", "moving, before", "moved", "fixed | moved", "deformation", "log Jacobian (green: folds)")
+SCORE = "score (0 black, 1 white)"
 MOVING = "#ff3fd8"  # outlines of the moving labels
 KEY = "outlines and landmarks: fixed solid and circles, moving dashed and crosses"
 COLUMN = 2.7  # inches, of a volume; a 2-D image has wider ones
@@ -46,6 +48,7 @@ class Picture:
         moved: the moving image through the transform.
         displacement: (D, *S), voxels: the map whose grid is drawn.
         jacobian: determinant of the full map.
+        score: where residuals can be trusted, 0 to 1.
         fixed_labels: labels of the fixed image.
         before_labels: labels of the moving image at its initial position.
         moved_labels: labels of the moving image through the transform.
@@ -61,6 +64,7 @@ class Picture:
     moved: Image
     displacement: Tensor
     jacobian: Image
+    score: Image | None = None
     fixed_labels: Image | None = None
     before_labels: Image | None = None
     moved_labels: Image | None = None
@@ -77,15 +81,16 @@ def draw(picture: Picture, path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     grid = picture.fixed.grid
+    titles = TITLES if picture.score is None else (*TITLES[:-1], SCORE, TITLES[-1])
     labels = None if picture.fixed_labels is None else _volume(picture.fixed_labels) > 0
     cuts = slices(grid, middle(grid, labels))
     column = COLUMN if len(cuts) > 1 else 1.35 * COLUMN
     heights = [min(max(column * s.size[0] / s.size[1], 0.8), 2 * column) for s in cuts]
     top = 0.62 + 0.2 * (picture.title.count("\n") + bool(picture.warning))
-    width, height = column * len(TITLES) + 1.35, sum(heights) + top + 0.15 + 0.12 * (len(cuts) - 1)
+    width, height = column * len(titles) + 1.35, sum(heights) + top + 0.15 + 0.12 * (len(cuts) - 1)
     figure = Figure(figsize=(width, height), facecolor="black")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(cuts), len(TITLES), squeeze=False, height_ratios=heights)
+    axes = figure.subplots(len(cuts), len(titles), squeeze=False, height_ratios=heights)
     figure.subplots_adjust(
         left=0.25 / width, right=1 - 1.1 / width, bottom=0.15 / height, top=1 - top / height, wspace=0.04, hspace=0.05
     )
@@ -96,7 +101,7 @@ def draw(picture: Picture, path: str | Path) -> None:
     limit = _limit(_volume(picture.jacobian))
     for row, cut in zip(axes, cuts, strict=True):
         _draw_row(list(row), cut, picture, windows, limit)
-    for axis, title in zip(axes[0], TITLES, strict=True):
+    for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color="white", fontsize=11, pad=4)
     _colour_bar(figure, axes[0, -1], axes[-1, -1], limit)
     figure.text(0.25 / width, 1 - 0.08 / height, picture.title, color="white", fontsize=11, va="top", linespacing=1.3)
@@ -117,7 +122,9 @@ def _draw_row(axes: list[Axes], cut: Slice, picture: Picture, windows: list[tupl
     axes[3].imshow(np.where(_checks(cut), parts[0], parts[2]), vmin=0, vmax=1, **grey)
     axes[4].imshow(0.55 * parts[0], vmin=0, vmax=1, **grey)
     _grid_lines(axes[4], cut, picture.displacement.numpy())
-    _jacobian(axes[5], cut, _volume(picture.jacobian), limit)
+    if picture.score is not None:
+        axes[5].imshow(cut.cut(_volume(picture.score)), vmin=0, vmax=1, **grey)
+    _jacobian(axes[-1], cut, _volume(picture.jacobian), limit)
     _outlines(axes, cut, picture)
     _landmarks(axes, cut, picture)
     for axis in axes:

@@ -52,6 +52,7 @@ def describe_model(path: Path) -> dict[str, Any]:
         "kind": "model",
         "weights": sum(p.numel() for p in folder.model.parameters()),
         "sha256": folder.digest,
+        **({} if folder.score is None else {"score_sha256": folder.score.digest}),
         "settings": to_mapping(folder.model.settings),
         "training": dict(folder.summary),
     }

@@ -6,16 +6,17 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import nn
 
 from warpwright.config import KIND, to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Image
 from warpwright.methods import (
+    Annotated,
     AnyFamily,
-    Model,
     Progress,
     Prompting,
     Refinement,
@@ -30,11 +31,13 @@ from warpwright.methods import (
 )
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Initialise
-from warpwright.product.model_folder import ModelFolder, read_model
+from warpwright.product.model_folder import ModelFolder, Score, read_model
+from warpwright.product.trust import Trust, trust
 from warpwright.transforms import Affine, Transform, centring
 
 __all__ = ["Learned", "learned"]
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 SEARCHED = ("rigid", "affine", "matching")  # starts that a search finds, from an initial transform if there is one
 
 
@@ -51,6 +54,7 @@ class Learned:
             begin from it.
         given: whether there is an initial transform.
         search: what a model of features looks for; None for a model that estimates its map in one pass.
+        score: what then says where residuals can be trusted; None where that is not asked for.
     """
 
     folder: ModelFolder
@@ -59,6 +63,7 @@ class Learned:
     initialise: Initialise | None
     given: bool
     search: Search | None
+    score: Score | None
 
     @property
     def begins(self) -> str:
@@ -74,6 +79,8 @@ class Learned:
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
+        family = {} if self.search is None or self.search.family is None else {"family": _named(self.search.family)}
+        score = {} if self.score is None else {"score_sha256": self.score.digest}
         return {
             "path": str(self.folder.path),
             "sha256": self.folder.digest,
@@ -82,7 +89,9 @@ class Learned:
             "refine_rate": self.refinement.rate,
             "refine_field": self.field_steps,
             "initialise": self.begins,
-        } | ({} if self.search is None or self.search.family is None else {"family": _named(self.search.family)})
+            **family,
+            **score,
+        }
 
     def register(
         self,
@@ -125,6 +134,15 @@ class Learned:
             notes=(*found.notes, *after.notes),
         )
 
+    def trust(
+        self, fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], forward: Transform, device: str
+    ) -> Trust | None:
+        """Where residuals of a registration can be trusted, if that was asked for."""
+        if self.score is None:
+            return None
+        sides = (Annotated(image=fixed, mask=masks[0]), Annotated(image=moving, mask=masks[1]))
+        return trust(on_device(self.score.network, device), self.folder.model.settings, *sides, forward, device)
+
     def _start(
         self,
         fixed: Image,
@@ -163,19 +181,22 @@ def learned(
     choice: Choice,
     settings: Settings,
     prompts: Prompting | None,
+    score: bool,
 ) -> Learned | None:
     """What was asked for, checked; None without a model.
 
     Raises:
-        BadInput: steps without a model, negative ones, a model folder that cannot be used, a transform that it does not give,
-            an initial transform with a field, prompts for a model that does not search, or a choice for a search that is not
-            asked for.
+        BadInput: steps or a score without a model, negative steps, a model folder that cannot be used, a transform or a score
+            that it does not give, an initial transform with a field, prompts for a model that does not search, or a choice for
+            a search that is not asked for.
     """
     if model is None:
         given = {"refine": refine, "refine-field": refine_field, "refine-rate": refine_rate is not None}
         name = next((name for name, there in given.items() if there), None)
         if name is not None:
             raise BadInput(f"--{name} was given without --model, expected a model to refine")
+        if score:
+            raise BadInput("--score was given without --model, expected a model that was trained with a score")
         return None
     if refine_rate is not None and not refine:
         raise BadInput("--refine-rate was given without --refine, expected a number of steps too")
@@ -191,6 +212,8 @@ def learned(
         raise BadInput("--refine-field refines a deformable map, a linear transform was asked for: expected one of the two")
     if search is None and prompts is not None:
         raise BadInput("prompts are for a search, --model gives its map in one pass: expected a model of features, or none")
+    if score and folder.score is None:
+        raise BadInput(f"{folder.path}: has no score, expected a model trained with the weighting adaptivescoring for --score")
     refinement = Refinement(steps=refine) if refine_rate is None else Refinement(steps=refine, rate=refine_rate)
     found = Learned(
         folder=folder,
@@ -199,6 +222,7 @@ def learned(
         initialise=choice.initialise,
         given=initial is not None,
         search=search,
+        score=folder.score if score else None,
     )
     named = {"transform": None if search else choice.transform, "similarity": choice.similarity, "config": choice.config}
     idle = next((name for name, value in named.items() if value is not None), None)
@@ -226,7 +250,7 @@ def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> S
     return Search(family=family, prompts=prompts)
 
 
-def on_device(model: Model, device: str) -> Model:
-    """The model itself where it is there already, else a copy: a model that was read stays where it is."""
+def on_device(model: AnyModule, device: str) -> AnyModule:
+    """The model or network itself where it is there already, else a copy: what was read stays where it is."""
     here = next(model.parameters()).device
     return model if torch.empty(0, device=device).device == here else copy.deepcopy(model).to(device)

@@ -1,5 +1,8 @@
 """Model folders: `weights.safetensors`, `model.json` (settings, how it was trained, the digest of the weights), `README.md`.
 
+Where training learned a score as well (`adaptivescoring`), its network is `score.safetensors`, and `model.json` has a table
+`score` with its digest and settings. A model is used without it.
+
 Nothing in a folder is code: weights are numbers, settings are strict JSON. Files that could run code when they are loaded are
 refused.
 """
@@ -17,20 +20,49 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.config import from_mapping, read_mapping, to_mapping
 from warpwright.errors import BadInput
 from warpwright.methods import Model, ModelSettings
+from warpwright.networks.scoring import VoxelMap
+from warpwright.networks.widths import check_scale
 from warpwright.product.output import plain, whole_folder
 
-__all__ = ["CONFIG", "ModelFolder", "load_weights", "packed", "read_model", "unpacked", "write_model"]
+__all__ = ["CONFIG", "ModelFolder", "Score", "load_weights", "packed", "read_model", "unpacked", "write_model"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # the last counts batches
 FORMAT = 2  # of the folder, one more whenever older folders cannot be read any longer; others are refused
-WEIGHTS, CONFIG, CARD = "weights.safetensors", "model.json", "README.md"
+WEIGHTS, SCORE, CONFIG, CARD = "weights.safetensors", "score.safetensors", "model.json", "README.md"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 CODE = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))  # how files of torch.save and of pickle begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What makes the network of a score but its weights, and the axes and channels of the model's images.
+
+    Args:
+        scale: factor of all widths.
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_scale(self, self.scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Score:
+    """What says where residuals can be trusted.
+
+    Args:
+        network: of the fixed image as the model sees it; in evaluation mode, float32, on the CPU.
+        digest: SHA-256 of its weights.
+    """
+
+    network: VoxelMap
+    digest: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,15 +74,19 @@ class ModelFolder:
         path: the folder.
         digest: SHA-256 of the weights.
         summary: how it was trained and how well it did, as the trainer wrote it.
+        score: what was learned beside it of where residuals can be trusted, if anything was.
     """
 
     model: Model
     path: Path
     digest: str
     summary: Mapping[str, Any]
+    score: Score | None
 
 
-def write_model(folder: str | Path, model: Model, *, card: str, summary: Mapping[str, Any]) -> None:
+def write_model(
+    folder: str | Path, model: Model, *, card: str, summary: Mapping[str, Any], score: VoxelMap | None = None
+) -> None:
     """Write a model folder, whole; a model that was there is replaced.
 
     Args:
@@ -58,21 +94,27 @@ def write_model(folder: str | Path, model: Model, *, card: str, summary: Mapping
         model: settings and weights.
         card: Markdown: data, licence, intended use, scores.
         summary: plain values for `model.json`.
+        score: for images like the model's, of one number a voxel.
 
     Raises:
         BadInput: the folder cannot be written.
         Failed: writing failed on the way (a full disk).
     """
-    weights = packed(model.state_dict())
+    files = {WEIGHTS: packed(model.state_dict())}
     config = {
         "format": FORMAT,
         "warpwright": version("warpwright"),
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": hashlib.sha256(files[WEIGHTS]).hexdigest(),
         "settings": to_mapping(model.settings),
         "summary": plain(summary),
     }
-    with whole_folder(folder, force=True, exchanged=True) as work:
-        (work / WEIGHTS).write_bytes(weights)
+    if score is not None:
+        files[SCORE] = packed(score.state_dict())
+        settings = to_mapping(ScoreSettings(scale=score.scale))
+        config["score"] = {"sha256": hashlib.sha256(files[SCORE]).hexdigest(), "settings": settings}
+    with whole_folder(folder, force=True, exchanged=(WEIGHTS, SCORE, CONFIG, CARD)) as work:
+        for name, raw in files.items():
+            (work / name).write_bytes(raw)
         (work / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (work / CARD).write_text(card, encoding="utf-8")
 
@@ -82,7 +124,7 @@ def read_model(folder: str | Path) -> ModelFolder:
 
     Raises:
         BadInput: it is no model folder, is damaged, was written by a later version, holds weights of another architecture,
-            NaN, or a pickle in place of weights.
+            NaN, or a pickle in place of weights; of the model, or of the score that `model.json` names.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -95,18 +137,40 @@ def read_model(folder: str | Path) -> ModelFolder:
         raise BadInput(f"{folder}: {found}; expected a model folder with {WEIGHTS} and {CONFIG}")
     config = read_mapping(folder / CONFIG)
     settings = _settings(config, folder / CONFIG)
-    raw = _bytes(folder / WEIGHTS)
-    digest = hashlib.sha256(raw).hexdigest()
-    tensors, _ = unpacked(raw, folder / WEIGHTS)
-    if digest != config.get("sha256"):
-        raise BadInput(
-            f"{folder / WEIGHTS}: its SHA-256 is not the one that {CONFIG} names, expected files that belong together"
-        )
+    tensors, digest = _sealed(folder / WEIGHTS, config)
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are not kept
         model = Model(settings)
     load_weights(model, tensors, str(folder / WEIGHTS))
     summary = config.get("summary")
-    return ModelFolder(model=model.eval(), path=folder, digest=digest, summary=summary if isinstance(summary, Mapping) else {})
+    return ModelFolder(
+        model=model.eval(),
+        path=folder,
+        digest=digest,
+        summary=summary if isinstance(summary, Mapping) else {},
+        score=_score(config["score"], folder, settings) if "score" in config else None,
+    )
+
+
+def _score(table: object, folder: Path, model: ModelSettings) -> Score:
+    """The score that a table of `model.json` names."""
+    if not isinstance(table, Mapping) or not isinstance(table.get("settings"), Mapping):
+        raise BadInput(f"{folder / CONFIG}: its score has no table of settings, expected what `warpwright train` wrote")
+    settings = from_mapping(ScoreSettings, table["settings"], where=f"{folder / CONFIG}: score.settings")
+    tensors, digest = _sealed(folder / SCORE, table)
+    with torch.random.fork_rng(devices=[]):
+        network = VoxelMap(model.dim, model.channels, settings.scale)
+    load_weights(network, tensors, str(folder / SCORE))
+    return Score(network=network.eval(), digest=digest)
+
+
+def _sealed(path: Path, table: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and its digest, which is the one that a table names."""
+    raw = _bytes(path)
+    tensors, _ = unpacked(raw, path)
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != table.get("sha256"):
+        raise BadInput(f"{path}: its SHA-256 is not the one that {CONFIG} names, expected files that belong together")
+    return tensors, digest
 
 
 def _settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
@@ -154,8 +218,8 @@ def unpacked(raw: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]
     return tensors, metadata
 
 
-def load_weights(model: Model, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Put weights into a model, all and only those that it has.
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Put weights into a model or a network, all and only those that it has.
 
     Raises:
         BadInput: names or shapes are those of another architecture, or a weight is not finite.

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def _try_writing(folder: Path, wanted: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: str | Path, *, force: bool = False, exchanged: bool = False) -> Iterator[Path]:
+def whole_folder(folder: str | Path, *, force: bool = False, exchanged: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder beside `folder`, which takes its place when the block ends well and is removed when it does not.
 
     Other files in a folder that is replaced with `force` stay as they are.
@@ -72,7 +72,8 @@ def whole_folder(folder: str | Path, *, force: bool = False, exchanged: bool = F
     Args:
         folder: what it will be called.
         force: replace what is there.
-        exchanged: as a whole, for files that belong together: new ones are never seen beside those that they replace.
+        exchanged: names of all files that may belong together: the folder changes as a whole, so that new ones are never seen
+            beside old ones.
 
     Raises:
         BadInput: see `check_folder`.
@@ -89,7 +90,7 @@ def whole_folder(folder: str | Path, *, force: bool = False, exchanged: bool = F
             if not folder.exists():
                 work.rename(folder)
             elif exchanged:
-                _exchange(work, folder)
+                _exchange(work, folder, exchanged)
             else:
                 _move(work, folder)
         except Failed as error:  # of a writer, which knows the temporary folder only
@@ -110,10 +111,10 @@ def _move(work: Path, folder: Path) -> None:
         os.replace(path, folder / path.name)
 
 
-def _exchange(work: Path, folder: Path) -> None:
-    """Put a folder in the place of another, whose other files are taken along."""
+def _exchange(work: Path, folder: Path, together: Collection[str]) -> None:
+    """Put a folder in the place of another, whose files are taken along but for those that belong together."""
     for other in sorted(folder.iterdir()):
-        if not (work / other.name).exists():
+        if other.name not in together:
             (shutil.copytree if other.is_dir() else shutil.copy2)(other, work / other.name)
     old = work.with_name(f"{work.name}-old")
     folder.rename(old)

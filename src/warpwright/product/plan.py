@@ -145,6 +145,9 @@ class Plan:
             points=points,
             prompted=() if self.prompts is None else self.prompts.values,
         )
+        masks = (self.fixed_mask, self.moving_mask)
+        pair = (self.fixed, self.moving, masks, registration.forward, self.device)
+        trust = None if self.learned is None else self.learned.trust(*pair)
         before, moved = (_pull(self.moving, through, self.fixed.grid) for through in (start, registration.forward))
         scored = time.perf_counter() - begin
         record = self.to_mapping() | {
@@ -166,6 +169,7 @@ class Plan:
             landmarks=self.landmarks,
             scores=scores,
             verdict=judge(scores, min(self.fixed.grid.spacing)),
+            trust=trust,
             record=record,
         )
 
@@ -200,6 +204,7 @@ def prepare(
     prompt_labels: tuple[ImageLike, ImageLike] | None = None,
     prompt_points: tuple[PointsLike, PointsLike] | None = None,
     prompt_weight: float | None = None,
+    score: bool = False,
     photograph: Photograph | None = None,
 ) -> Plan:
     """Read and check everything; pairs are (fixed, moving). See `register`.
@@ -232,6 +237,7 @@ def prepare(
             choice=choice,
             settings=settings,
             prompts=prompts,
+            score=score,
         )
         given = {"fixed": fixed, "moving": moving}
         given |= {

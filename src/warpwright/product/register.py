@@ -34,6 +34,7 @@ def register(
     prompt_labels: tuple[ImageLike, ImageLike] | None = None,
     prompt_points: tuple[PointsLike, PointsLike] | None = None,
     prompt_weight: float | None = None,
+    score: bool = False,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
@@ -73,7 +74,8 @@ def register(
         prompt_points: landmarks of both images, in the same order, that the search is to bring together.
         prompt_weight: how much the prompts count. Default 1: labels that do not overlap cost as much as images that have
             nothing to do with each other, a landmark one voxel off as much as those do around it.
-        fixed_mask: weights of the fixed image's voxels, on its grid, >= 0.
+        score: tell where residuals can be trusted, by the score that was learned beside the model (see `result.trust`).
+        fixed_mask: weights of the fixed image's voxels, on its grid, >= 0; a score map is one.
         moving_mask: weights of the moving image's voxels, on its grid, >= 0.
         fixed_labels: labels on the fixed grid; only scored and drawn.
         moving_labels: labels on the moving grid; only scored and drawn.
@@ -116,6 +118,7 @@ def register(
         prompt_labels=prompt_labels,
         prompt_points=prompt_points,
         prompt_weight=prompt_weight,
+        score=score,
         photograph=photograph,
     )
     return plan.run(progress)

@@ -19,6 +19,7 @@ from warpwright.methods import Registration
 from warpwright.product.figure import Picture, draw
 from warpwright.product.output import plain, whole_folder, write_json
 from warpwright.product.scores import Scores, Verdict, energy_text, inverse_text
+from warpwright.product.trust import Trust
 from warpwright.transforms import Affine, Composite, Transform, split
 
 __all__ = ["Labels", "Landmarks", "RegistrationResult"]
@@ -60,6 +61,7 @@ class RegistrationResult:
         landmarks: landmarks, if given.
         scores: the figures.
         verdict: whether they are good.
+        trust: where residuals can be trusted, if that was asked for.
         record: settings, versions, seconds, memory, inputs: what is needed to do it again.
     """
 
@@ -75,6 +77,7 @@ class RegistrationResult:
     landmarks: Landmarks | None
     scores: Scores
     verdict: Verdict
+    trust: Trust | None
     record: Mapping[str, Any]
 
     @property
@@ -97,14 +100,13 @@ class RegistrationResult:
         """All of `result.json`."""
         verdict = asdict(self.verdict)
         stages = [asdict(stage) for stage in self.registration.stages]
-        return plain(
-            {"verdict": verdict, "scores": self.scores.to_mapping(), "stages": stages, "notes": self.notes, **self.record}
-        )
+        scores = self.scores.to_mapping() | ({} if self.trust is None else {"trust": self.trust.figures})
+        return plain({"verdict": verdict, "scores": scores, "stages": stages, "notes": self.notes, **self.record})
 
     def save(self, directory: str | Path, *, force: bool = False, command: str | None = None) -> Path:
         """Write transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png and result.json; all or none.
 
-        Of photographs also moved.png.
+        Of photographs also moved.png, and score.nii.gz where it was asked for.
 
         Args:
             directory: a new or empty folder, or any if `force`.
@@ -131,6 +133,8 @@ class RegistrationResult:
         write_image(folder / "jacobian.nii.gz", self.jacobian)
         if self.colours is not None:
             write_image(folder / "moved.png", self.colours)
+        if self.trust is not None:
+            write_image(folder / "score.nii.gz", self.trust.score_map)
 
     def picture(self) -> Picture:
         """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""
@@ -151,6 +155,7 @@ class RegistrationResult:
             moved=self.moved,
             displacement=shown,
             jacobian=self.jacobian,
+            score=None if self.trust is None else self.trust.score_map,
             fixed_labels=None if labels is None else labels.fixed,
             before_labels=None if labels is None else labels.before,
             moved_labels=None if labels is None else labels.moved,

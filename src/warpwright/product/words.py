@@ -8,6 +8,7 @@ from typing import Any
 
 from warpwright.product.result import RegistrationResult
 from warpwright.product.scores import energy_text, inverse_text
+from warpwright.product.trust import trust_text
 
 __all__ = ["fact_lines", "pair_lines", "result_lines"]
 
@@ -36,6 +37,8 @@ def result_lines(result: RegistrationResult) -> list[str]:
         )
     lines.append(f"folds       {scores.folded_percent:.3g} % of the voxels, least determinant {scores.min_determinant:.3g}")
     lines.append(f"inverse     {inverse_text(scores.inverse_consistency)}")
+    if result.trust is not None:
+        lines.append(f"score       {trust_text(result.trust.figures)}")
     stages = ", ".join(f"{stage.name} {stage.seconds:.1f}" for stage in result.registration.stages)
     lines.append(f"seconds     {result.record['seconds']['registration']:.1f} ({stages})")
     lines.extend(f"note        {note}" for note in result.notes)

@@ -1,7 +1,8 @@
 """AdaCS: residuals are weighed by a score of how far a voxel has a counterpart at all, which is learned alongside.
 
 A second network looks at the fixed image alone and gives a score S in [0, 1]. The model learns from residuals weighed by S;
-the score learns to be small where residuals stay large, is drawn towards 1, and is smooth. The model is used without it.
+the score learns to be small where residuals stay large, is drawn towards 1, and is smooth. The model is used without it; the
+score is kept beside it, to tell where residuals can be trusted.
 
     model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
 
@@ -103,6 +104,10 @@ class Scoring(Weighting):
         self.number = number
         self.residual.clear()
         return not self.scores_alone
+
+    @property
+    def score(self) -> VoxelMap | None:
+        return self.network if self.optimiser.state else None
 
     @property
     def model_alone(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.methods import Model
+from warpwright.networks.scoring import VoxelMap
 
 __all__ = ["Scheme", "SchemeSettings", "Synchronise"]
 
@@ -26,6 +27,11 @@ class Scheme(ABC):
 
     model: Model
     kept: Model
+
+    @property
+    @abstractmethod
+    def score(self) -> VoxelMap | None:
+        """What says where residuals of a fixed image can be trusted, written beside `kept`; None until it has learned."""
 
     @abstractmethod
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.methods import Model, Solving, batch_loss
+from warpwright.networks.scoring import VoxelMap
 from warpwright.schemes.adaptive_scoring import AdaptiveScoring
 from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
 from warpwright.schemes.likelihood import Likelihood
@@ -83,6 +84,10 @@ class PlainScheme(Scheme):
         self.weighting = None if settings.weighting is None else settings.weighting.build(model, steps, precision)
         self.failing = 0  # steps in a row in which no pair could be solved
         self.kept = model if settings.average is None else copy.deepcopy(model).requires_grad_(False)
+
+    @property
+    def score(self) -> VoxelMap | None:
+        return None if self.weighting is None else self.weighting.score
 
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
         self.model.train()

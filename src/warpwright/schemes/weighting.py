@@ -13,6 +13,7 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.methods import Model
+from warpwright.networks.scoring import VoxelMap
 from warpwright.sampling import warp_covered
 from warpwright.schemes.base import Synchronise
 
@@ -27,6 +28,11 @@ __all__ = [
 
 class Weighting(ABC):
     """How terms of a loss are valued in training, and what learns beside the model."""
+
+    @property
+    def score(self) -> VoxelMap | None:
+        """As `Scheme.score`; None for a weighting that learns none."""
+        return None
 
     def begin(self, number: int) -> bool:
         """Called before a step; whether the model learns in it."""

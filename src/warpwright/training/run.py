@@ -325,7 +325,7 @@ class _Run:
     def _write_model(self, step: int, figures: Mapping[str, float]) -> None:
         summary = {"step": step, "steps": self.training.steps, "seed": self.training.seed, "validation": figures}
         card = model_card(self.training, step, figures, self.parameters)
-        write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary)
+        write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary, score=self.scheme.score)
 
     def _checkpoint(self, step: int) -> None:
         write_checkpoint(

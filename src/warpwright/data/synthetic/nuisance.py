@@ -24,6 +24,7 @@ __all__ = ["Corrupted", "NuisanceSettings", "corrupt"]
 RAYLEIGH = np.sqrt(np.pi / 2)  # mean of the length of two independent standard normal numbers
 APERTURE = 0.6  # radians on either side of the first axis in which shadows fall
 SOFT = 0.03, 1.0  # radians and voxels over which shadows begin
+SEEN = 0.1  # of the range
 MIDDLE = 0.25, 0.75  # where patches lie, shares of every axis
 
 
@@ -88,7 +89,8 @@ class Corrupted(NamedTuple):
 
     Args:
         image: (C, *S) float32, within the range of the image given.
-        planted: (1, *S) bool, where a shadow or a patch lies, whatever its strength; noise and drift are everywhere.
+        planted: (1, *S) bool, where shadows and patches change a channel by a tenth of the range or more: a shadow over what
+            is dark is none. Noise and drift are everywhere and do not count.
     """
 
     image: Tensor
@@ -113,9 +115,10 @@ def corrupt(image: Tensor, settings: NuisanceSettings, rng: np.random.Generator)
     if not high > low:
         raise BadInput(f"an image of one intensity ({low:g}) has no range that a nuisance could be a share of")
     patches, shadows, drift, speckle, noise = rng.spawn(5)
-    values, covered = _with_patches((values - low) / (high - low), settings, patches)
-    shade = _shade(shape, settings, shadows)
-    values = values * (1 - settings.depth * shade)
+    clean = (values - low) / (high - low)
+    values = _with_patches(clean, settings, patches)
+    values = values * (1 - settings.depth * _shade(shape, settings, shadows))
+    planted = ((values - clean).abs() >= SEEN).any(0, keepdim=True)
     if settings.drift:
         values = values * random_field(1, shape, settings.drift_scale * _edge(shape), settings.drift, drift)[0].exp()
     if settings.speckle:
@@ -123,14 +126,13 @@ def corrupt(image: Tensor, settings: NuisanceSettings, rng: np.random.Generator)
     if settings.rician:
         real, other = (torch.from_numpy(noise.normal(0, settings.rician, values.shape)) for _ in range(2))
         values = torch.hypot(values + real, other)
-    planted = (covered > 0.5) | (shade > 0.5)
     return Corrupted((low + (high - low) * values.clamp(0, 1)).to(torch.float32), planted)
 
 
-def _with_patches(values: Tensor, settings: NuisanceSettings, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The image with patches, and (1, *S) how much they cover; each is bright on dark ground, dark on bright ground."""
+def _with_patches(values: Tensor, settings: NuisanceSettings, rng: np.random.Generator) -> Tensor:
+    """The image with patches; each is bright on dark ground, dark on bright ground."""
     shape = tuple(values.shape[1:])
-    places, covered = _places(shape), torch.zeros(1, *shape, dtype=torch.float64)
+    places = _places(shape)
     for _ in range(settings.patches):
         centre = torch.from_numpy(rng.uniform(*MIDDLE, len(shape)) * (np.array(shape) - 1))
         radii = torch.from_numpy(rng.uniform(*settings.radius, len(shape)) * _edge(shape))
@@ -139,8 +141,7 @@ def _with_patches(values: Tensor, settings: NuisanceSettings, rng: np.random.Gen
         ground = float((values * share).sum() / (share.sum() * len(values)))
         level = ground + (contrast if ground < 0.5 else -contrast)
         values = values + settings.opacity * share * (level - values)
-        covered = torch.maximum(covered, share)
-    return values, covered
+    return values
 
 
 def _shade(shape: tuple[int, ...], settings: NuisanceSettings, rng: np.random.Generator) -> Tensor:

@@ -1,0 +1,210 @@
+"""AdaCS in small: `python recipes/adacs/compare.py PART ... --data FOLDER --output FOLDER`.
+
+PARTS are `schemes` (VoxelMorph under six schemes), `backbones` (the two key schemes with other networks) and `ablation`;
+without any, all. What is trained is not trained again, what was interrupted goes on. Then every trial is scored on the test
+pairs, and the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from trials import PARTS, Trial, alike, changes
+
+from nuisances import ROWS, Given, hearts, hippocampi, planted
+from runs import trained, write_table
+from scoring import folds
+from warpwright.config import from_mapping, merged, read_mapping
+from warpwright.errors import WarpwrightError
+from warpwright.evaluation import HALF, PUBLISHED, bootstrap_interval, contour_figures, paired_t_test
+from warpwright.geometry import Image
+from warpwright.io import read_labels, read_scalar
+from warpwright.methods import Annotated, register_direct
+from warpwright.product.model_folder import ModelFolder, read_model
+from warpwright.product.trust import score_map
+from warpwright.training.settings import Training
+from warpwright.transforms import resample
+
+HERE = Path(__file__).parent
+READ = {"hearts": hearts, "hippocampus": hippocampi}
+THRESHOLDS = {"published": PUBLISHED, "half": HALF}
+Scores = dict[str, Any]
+
+
+def main() -> int:
+    """Train and score; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help="which tables; none for all")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
+    parser.add_argument("--output", type=Path, required=True, help="where images, models and results go")
+    parser.add_argument("--only", nargs="*", default=[], help="train only trials whose folder's name holds one of these")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        for part in options.parts or PARTS:
+            trials = list(PARTS[part]())
+            for trial in trials:
+                wanted = not options.only or any(word in trial.name for word in options.only)
+                if wanted and not finished(trial, options.data, options.output, options.device):
+                    return 1
+            done = [trial for trial in trials if (options.output / trial.name / "scores.json").exists()]
+            sys.stdout.write(f"## {part}\n\n{table(done, options.output)}\n\n")
+            sys.stdout.flush()
+    except WarpwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
+    """Train and score a trial, unless that is done; whether it is."""
+    folder = output / trial.name
+    if (folder / "scores.json").exists():
+        return True
+    given = READ[trial.data](data, output / "images" / trial.data, trial.condition, trial.seed)
+    manifest = output / "tables" / f"{trial.name}.csv"
+    write_table(manifest, [ROWS, *given.rows])
+    if not trained(settings_of(trial, manifest), folder, device):
+        return False
+    scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    return True
+
+
+def settings_of(trial: Trial, manifest: Path) -> Training:
+    """The `.toml` of the data with what the trial changes."""
+    table = read_mapping(HERE / f"{trial.data}.toml")
+    table = merged(table, changes(trial, table["steps"]))
+    table["card"]["title"] = trial.name
+    training = from_mapping(Training, table, where=trial.name)
+    return replace(training, data=replace(training.data, manifest=manifest.absolute()))
+
+
+def score(folder: ModelFolder, given: Given, *, corrupted: bool) -> Scores:
+    """How a model does on every test pair; labels are warped as shares, by linear interpolation.
+
+    Returns:
+        Lists over pairs: `dsc`, `hd`, `asd` (means over labels, voxels) at either threshold under its name, `folds` (%),
+        `seconds`, and of a model with a score `auc`, how well it finds what was planted in the fixed image (NaN if nothing
+        lies there or images are clean).
+    """
+    found: Scores = {name: {"dsc": [], "hd": [], "asd": []} for name in THRESHOLDS}
+    found |= {"folds": [], "seconds": [], "auc": []}
+    for _, fixed_file, moving_file, fixed_labels, moving_labels in given.test:
+        fixed, moving = read_scalar(fixed_file), read_scalar(moving_file)
+        begin = time.perf_counter()
+        result = register_direct(folder.model, fixed, moving)
+        found["seconds"].append(time.perf_counter() - begin)
+        found["folds"].append(folds(result.forward, fixed.grid))
+        true, drawn = read_labels(fixed_labels).data[0], read_labels(moving_labels)
+        for name, threshold in THRESHOLDS.items():
+            each = []
+            for label in given.labels:
+                share = Image((drawn.data == label).float(), drawn.grid)
+                moved = resample(share, result.forward, fixed.grid).data[0]
+                each.append(contour_figures(true == label, moved, threshold))
+            for figure, values in found[name].items():
+                values.append(float(np.nanmean([one[figure] for one in each])))
+        if folder.score is not None and corrupted:
+            found["auc"].append(auc(score_of(folder, fixed), read_labels(planted(fixed_file)).data[0] > 0))
+    return found
+
+
+def score_of(folder: ModelFolder, fixed: Image) -> torch.Tensor:
+    """(*S) score of an image, on its grid; the folder has one."""
+    assert folder.score is not None
+    return score_map(folder.score.network, folder.model.settings, Annotated(image=fixed), "cpu").data[0]
+
+
+def auc(score: torch.Tensor, where: torch.Tensor) -> float:
+    """Chance that a voxel of what was planted has a lower score than one elsewhere: the area under the ROC curve."""
+    inside, outside = score[where].numpy(), score[~where].numpy()
+    if not (len(inside) and len(outside)):
+        return float("nan")
+    return float(stats.mannwhitneyu(outside, inside).statistic) / (len(inside) * len(outside))
+
+
+def table(trials: Sequence[Trial], output: Path) -> str:
+    """A row for every data set, backbone, scheme and condition, seeds together, in Markdown.
+
+    The differences are against `vanilla` of the same data, backbone, condition and seeds: mean and interval over pairs, range
+    over seeds, p of the paired t-test over pairs (means over seeds) for hippocampi. Hearts are three, for which there is no p.
+    """
+    rows = [
+        "| data | network | scheme | images | DSC, % (seeds) | against vanilla | HD | ASD | published DSC, HD, ASD "
+        "| folds, % | AUC | ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups = dict.fromkeys((t.data, t.backbone, t.condition) for t in trials)
+    for data, backbone, condition in groups:
+        mine = alike(trials, data=data, backbone=backbone, condition=condition)
+        by_scheme = {s: {t.seed: read(t, output) for t in alike(mine, scheme=s)} for s in dict.fromkeys(t.scheme for t in mine)}
+        base = by_scheme.get("vanilla", {})
+        for scheme, found in by_scheme.items():
+            against = difference(base, found, paired=data == "hippocampus") if scheme != "vanilla" and base else ""
+            rows.append(f"| {data} | {backbone} | {scheme} | {condition} | {line(found, against)} |")
+    return "\n".join(rows)
+
+
+def line(found: Mapping[int, Scores], against: str) -> str:
+    """The cells of one row but for its names."""
+    means = [100 * fmean(one["half"]["dsc"]) for one in found.values()]
+    seeds = f" ({', '.join(f'{m:.2f}' for m in means)})" if len(means) > 1 else ""
+    overlap, hausdorff, surface = (over(found, "published", name) for name in ("dsc", "hd", "asd"))
+    seen = [value for one in found.values() for value in one["auc"]]
+    cells = [
+        f"{fmean(means):.2f}{seeds}",
+        against,
+        f"{over(found, 'half', 'hd'):.2f}",
+        f"{over(found, 'half', 'asd'):.2f}",
+        f"{100 * overlap:.2f}, {hausdorff:.2f}, {surface:.2f}",
+        f"{over(found, 'folds'):.2f}",
+        f"{np.nanmean(seen):.3f}" if seen else "",
+        f"{1000 * float(np.median([s for one in found.values() for s in one['seconds']])):.0f}",
+    ]
+    return " | ".join(cells)
+
+
+def over(found: Mapping[int, Scores], *keys: str) -> float:
+    """Mean over seeds and pairs of a figure under its keys."""
+    return fmean(float(np.nanmean(reduce(getitem, keys, one))) for one in found.values())
+
+
+def difference(base: Mapping[int, Scores], other: Mapping[int, Scores], *, paired: bool) -> str:
+    """Mean difference of DSC, in points, over the seeds that both have, with what is known of its error."""
+    shared = sorted(set(base) & set(other))
+    by_seed = [100 * (fmean(other[seed]["half"]["dsc"]) - fmean(base[seed]["half"]["dsc"])) for seed in shared]
+    text = f"{fmean(by_seed):+.2f}"
+    if len(shared) > 1:
+        text += f" ({', '.join(f'{d:+.2f}' for d in by_seed)})"
+    if not paired:
+        return text
+    mine, theirs = (np.mean([run[seed]["half"]["dsc"] for seed in shared], axis=0) for run in (other, base))
+    low, high = bootstrap_interval(100 * (mine - theirs))
+    return f"{text}, {low:+.2f} to {high:+.2f}, p {paired_t_test(mine, theirs)['p_value']:.1g}"
+
+
+def read(trial: Trial, output: Path) -> Scores:
+    """What `score` found."""
+    return json.loads((output / trial.name / "scores.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

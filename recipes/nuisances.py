@@ -1,0 +1,162 @@
+"""Hearts and hippocampi with planted nuisances: slices of hearts through a beat, and volumes of different people.
+
+Every image is brought to [0, 1] and corrupted on its own, by a stream of numbers that its name seeds, so that fixed and moving
+images hold different things. Labels are those of the clean images. Beside each test image lies where something was planted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwright.data.synthetic import NuisanceSettings, corrupt
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, Image
+from warpwright.io import read_labels, read_scalar, write_image
+from warpwright.sampling import Percentiles
+
+__all__ = ["CONDITIONS", "ROWS", "Given", "hearts", "hippocampi", "planted"]
+
+CONDITIONS = ("corrupted", "clean")
+ROWS = ("id", "image", "labels", "group", "split")
+PATIENTS = ("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4")
+SIDE = 128  # voxels of a slice, around the middle of what was drawn at end-diastole
+PHASES = {"ed": "ed.nii.gz", "es": "es.nii.gz"}
+HEART = NuisanceSettings(speckle=0.15, rician=0.02, drift=0.1, shadows=1, patches=3)
+HIPPOCAMPUS = NuisanceSettings(
+    speckle=0.1, rician=0.02, drift=0.1, shadows=1, width=(0.15, 0.25), patches=3, radius=(0.1, 0.16)
+)
+
+
+class Given(NamedTuple):
+    """What a training and its test need.
+
+    Args:
+        rows: the table of images, without its header.
+        test: id, fixed and moving image, fixed and moving labels of every pair that is scored.
+        labels: which of them.
+    """
+
+    rows: list[tuple[str, ...]]
+    test: list[tuple[str, Path, Path, Path, Path]]
+    labels: tuple[int, ...]
+
+
+def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
+    """Slices of two patients to learn from, any two phases of one slice, and of the third one to score, one a fold.
+
+    What chooses the model are the slices of the two patients at end-diastole and end-systole, whose contours nothing else sees.
+
+    Args:
+        data: folder of the public sets.
+        folder: where the images go.
+        condition: one of `CONDITIONS`.
+        fold: which patient is left out, 0 to 2.
+    """
+    rows: list[tuple[str, ...]] = []
+    test: list[tuple[str, Path, Path, Path, Path]] = []
+    for number, patient in enumerate(PATIENTS):
+        source = data / "cardiac_sunnybrook" / patient
+        ends = {phase: _slices(source / file, folder, patient, phase, condition) for phase, file in PHASES.items()}
+        pairs = [(a, b) for a, b in zip(ends["ed"], ends["es"], strict=True) if a[1] is not None and b[1] is not None]
+        if number == fold:
+            test += [(b[0].name.split(".")[0], b[0], a[0], b[1], a[1]) for a, b in pairs]  # type: ignore[misc]
+            continue
+        for image, labels in (side for pair in pairs for side in pair):
+            name = image.name.split(".")[0]
+            rows.append((name, str(image), str(labels), name.replace("-ed-", "-").replace("-es-", "-"), "validation"))
+        for frame in _files(source / "cine", 20):
+            phase = frame.name.split(".")[0]
+            for k, (image, _) in enumerate(_slices(frame, folder, patient, phase, condition)):
+                rows.append((image.name.split(".")[0], str(image), "", f"{patient}-{k:02d}", "train"))
+    return Given(rows, test, (1,))
+
+
+def hippocampi(data: Path, folder: Path, condition: str, fold: int = 0) -> Given:
+    """140 volumes to learn from, 21 to choose the model, 20 pairs to score, whatever the fold.
+
+    Arguments as in `hearts`.
+    """
+    del fold
+    source = data / "hippocampus_msd"
+    files = _files(source / "images", 201)
+    found = [_volume(file, source / "labels" / file.name, folder, condition) for file in files]
+    test = [(f"{a[0].name.split('.')[0]}-{b[0].name.split('.')[0]}", a[0], b[0], a[1], b[1]) for a, b in _pairs(found[:40])]
+    splits = ["validation"] * 21 + ["train"] * 140
+    rows = [(i.name.split(".")[0], str(i), str(d), "", s) for (i, d), s in zip(found[40:], splits, strict=True)]
+    return Given(rows, test, (1, 2))
+
+
+def planted(image: Path) -> Path:
+    """The file that says where something was planted in an image."""
+    return image.with_name(image.name.replace(".nii.gz", "-planted.nii.gz"))
+
+
+def _pairs(found: Sequence[Any]) -> zip[tuple[Any, Any]]:
+    return zip(found[::2], found[1::2], strict=True)
+
+
+def _slices(file: Path, folder: Path, patient: str, phase: str, condition: str) -> list[tuple[Path, Path | None]]:
+    """Image and, where end-diastole and end-systole have a contour, label of every slice of a volume."""
+    volume = read_scalar(file)
+    drawn = {name: read_labels(file.parent / f"{name}_label.nii.gz") for name in PHASES} if phase in PHASES else {}
+    begin = _crop(patient, file.parent if drawn else file.parent.parent)
+    grid = Grid.regular((SIDE, SIDE))  # voxels of 1, as distances are published in voxels
+    window = tuple(slice(b, b + SIDE) for b in begin)
+    scaled = Percentiles()(volume.data)
+    found: list[tuple[Path, Path | None]] = []
+    for k in range(volume.grid.shape[2]):
+        path = folder.resolve() / condition / f"{patient}-{phase}-{k:02d}.nii.gz"
+        labelled = bool(drawn) and all(bool((one.data[..., k] == 1).any()) for one in drawn.values())
+        beside = path.with_name(path.name.replace(".nii.gz", "-labels.nii.gz")) if labelled else None
+        if not path.exists():
+            if beside is not None:
+                inner = (drawn[phase].data[(slice(None), *window, k)] == 1).to(torch.uint8)
+                write_image(_made(beside), Image(inner.contiguous(), grid))
+            _write(path, scaled[(slice(None), *window, k)].contiguous(), grid, HEART, condition)
+        found.append((path, beside))
+    return found
+
+
+def _crop(patient: str, source: Path) -> tuple[int, ...]:
+    """Where the window of a patient begins: around the middle of the cavity at end-diastole, within the image."""
+    drawn = read_labels(source / "ed_label.nii.gz").data[0] == 1
+    middle = torch.nonzero(drawn).double().mean(0)[:2]
+    sizes = drawn.shape[:2]
+    if min(sizes) < SIDE:
+        raise BadInput(f"{source}: slices of {patient} have {sizes} voxels, expected at least {SIDE}")
+    return tuple(int(min(max(round(float(m)) - SIDE // 2, 0), n - SIDE)) for m, n in zip(middle, sizes, strict=True))
+
+
+def _volume(file: Path, labels: Path, folder: Path, condition: str) -> tuple[Path, Path]:
+    path = folder.resolve() / condition / file.name
+    if not path.exists():
+        volume = read_scalar(file)
+        _write(path, Percentiles()(volume.data), volume.grid, HIPPOCAMPUS, condition)
+    return path, labels.resolve()
+
+
+def _write(path: Path, values: Tensor, grid: Grid, settings: NuisanceSettings, condition: str) -> None:
+    """Write an image, corrupted if it is to be, after the places of what was planted."""
+    if condition == "corrupted":
+        done = corrupt(values, settings, np.random.default_rng(list(path.name.encode())))
+        write_image(_made(planted(path)), Image(done.planted.to(torch.uint8), grid))
+        values = done.image
+    write_image(_made(path), Image(values, grid))
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _files(folder: Path, count: int) -> list[Path]:
+    found = sorted(folder.glob("*.nii.gz"))
+    if len(found) != count:
+        raise BadInput(f"{folder}: holds {len(found)} images, expected {count}")
+    return found

@@ -1,0 +1,137 @@
+"""The recipe of AdaCS: images are corrupted where they are said to be, every trial has settings, tables say what was scored."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from warpwright.geometry import Grid, Image
+from warpwright.io import read_labels, read_scalar, write_image
+from warpwright.methods import Model, ModelSettings
+from warpwright.networks import VoxelMorph
+from warpwright.networks.scoring import VoxelMap
+from warpwright.product.model_folder import read_model, write_model
+from warpwright.transforms import Preparation
+
+ROOT = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch):
+    for folder in (ROOT / "adacs", ROOT):
+        monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("compare")
+    for name in ("cohorts", "compare", "nuisances", "pictures", "runs", "scoring", "trials"):
+        sys.modules.pop(name, None)
+
+
+def write_hearts(data: Path) -> None:
+    """Three patients of two slices, of which one has a contour at both ends of the beat."""
+    rng = np.random.default_rng(0)
+    grid = Grid.regular((132, 130, 2), (1.4, 1.4, 10.0))
+    for patient in ("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4"):
+        folder = data / "cardiac_sunnybrook" / patient
+        (folder / "cine").mkdir(parents=True)
+        files = ["ed.nii.gz", "es.nii.gz", *(f"cine/frame{k:02d}.nii.gz" for k in range(20))]
+        for file in files:
+            write_image(folder / file, Image(torch.from_numpy(rng.random((1, *grid.shape))).float() * 900, grid))
+        labels = torch.zeros(1, *grid.shape, dtype=torch.uint8)
+        labels[0, 50:80, 50:80, 0] = 1
+        labels[0, 40:50, 40:50, 0] = 2
+        for end in ("ed", "es"):
+            write_image(folder / f"{end}_label.nii.gz", Image(labels, grid))
+
+
+def write_scores(output: Path, trial: Any, dsc: float, auc: list[float]) -> None:
+    """As if a trial had been trained and scored on two pairs, of which the second gains twice as much."""
+    each = {"dsc": [dsc - 0.05, 2 * dsc - 0.65], "hd": [3.0, 5.0], "asd": [1.0, 1.0]}
+    found = {"half": each, "published": each, "folds": [0.0, 0.0], "seconds": [0.1, 0.1], "auc": auc}
+    (output / trial.name).mkdir(parents=True)
+    (output / trial.name / "scores.json").write_text(json.dumps(found))
+
+
+def test_hearts_leave_one_patient_out_and_know_what_was_planted(compare, tmp_path: Path) -> None:
+    assert compare.READ  # which brings its folder into reach
+    nuisances = sys.modules["nuisances"]
+    write_hearts(tmp_path)
+    for fold, left in enumerate(("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4")):
+        given = nuisances.hearts(tmp_path, tmp_path / "images", "corrupted", fold)
+        assert [test[0] for test in given.test] == [f"{left}-es-00"]
+        assert not any(row[0].startswith(left) for row in given.rows)
+        assert sum(row[4] == "train" for row in given.rows) == 2 * 20 * 2
+        assert sum(row[4] == "validation" for row in given.rows) == 4
+    _, fixed, _, labels, _ = given.test[0]
+    image, where, drawn = read_scalar(fixed), read_labels(nuisances.planted(fixed)), read_labels(labels)
+    assert image.grid.shape == where.grid.shape == drawn.grid.shape == (128, 128)
+    assert set(drawn.data.unique().tolist()) == {0, 1}
+    assert 0 < float((where.data > 0).float().mean()) < 0.5
+    clean = nuisances.hearts(tmp_path, tmp_path / "images", "clean", 2)
+    assert not nuisances.planted(clean.test[0][1]).exists()
+    assert not torch.equal(read_scalar(clean.test[0][1]).data, image.data)
+
+
+def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, tmp_path: Path) -> None:
+    names: set[str] = set()
+    for trial in (trial for part in compare.PARTS.values() for trial in part()):
+        settings = compare.settings_of(trial, tmp_path / "table.csv")
+        rest = 0.0
+        if trial.scheme.startswith("adacs"):
+            rest = settings.scheme.weighting.warmup
+        resting = sum(rest * settings.steps <= k < 2 * rest * settings.steps for k in range(settings.steps))
+        plain = compare.settings_of(compare.Trial(data=trial.data, backbone=trial.backbone), tmp_path / "table.csv")
+        assert settings.steps - resting == plain.steps
+        assert settings.seed == trial.seed
+        assert trial.name not in names
+        names.add(trial.name)
+    for data in ("hearts", "hippocampus"):
+        for backbone in sys.modules["trials"].BACKBONES:
+            trial = compare.Trial(data=data, backbone=backbone)
+            Model(compare.settings_of(trial, tmp_path / "table.csv").model)
+
+
+def test_a_table_compares_equal_seeds_and_gives_hearts_no_p(compare, tmp_path: Path) -> None:
+    trials = []
+    for data in ("hearts", "hippocampus"):
+        for seed in (0, 1):
+            for scheme, dsc in (("vanilla", 0.7), ("adacs", 0.72 + 0.01 * seed)):
+                trials.append(compare.Trial(data=data, scheme=scheme, seed=seed))
+                write_scores(tmp_path, trials[-1], dsc, [0.8, 0.9] if scheme == "adacs" else [])
+    lines = compare.table(trials, tmp_path).splitlines()
+    assert len(lines) == 2 + 4
+    hearts, volumes = lines[3], lines[5]
+    assert "73.75 (73.00, 74.50) | +3.75 (+3.00, +4.50) |" in hearts
+    assert "0.850" in hearts
+    assert "p" not in hearts.split("|")[6]
+    assert "+3.75 (+3.00, +4.50), +2.50 to +5.00, p" in volumes
+
+
+def test_the_area_counts_pairs_of_voxels(compare) -> None:
+    rng = np.random.default_rng(0)
+    score, where = rng.integers(0, 5, (6, 7)) / 4, rng.random((6, 7)) < 0.3
+    inside, outside = score[where], score[~where]
+    wins = np.mean([[float(b > a) + 0.5 * float(b == a) for b in outside] for a in inside])
+    assert compare.auc(torch.from_numpy(score), torch.from_numpy(where)) == pytest.approx(wins)
+    assert np.isnan(compare.auc(torch.ones(3), torch.zeros(3, dtype=torch.bool)))
+
+
+def test_a_model_with_a_score_is_scored_and_drawn(compare, tmp_path: Path) -> None:
+    write_hearts(tmp_path)
+    given = sys.modules["nuisances"].hearts(tmp_path, tmp_path / "images", "corrupted", 0)
+    network = VoxelMorph(field="displacement", scale=0.25)
+    preparation = Preparation(spacing=(1.0, 1.0), shape=(128, 128), start="none")
+    model = Model(ModelSettings(dim=2, network=network, layers=(), preparation=preparation))
+    write_model(tmp_path / "model", model, card="", summary={}, score=VoxelMap(2, 1, 0.25))
+    folder = read_model(tmp_path / "model")
+    found = compare.score(folder, given, corrupted=True)
+    assert found["half"]["dsc"] == pytest.approx([1.0], abs=0.02)
+    assert len(found["auc"]) == 1
+    assert compare.score(folder, given, corrupted=False)["auc"] == []
+    importlib.import_module("pictures").draw_pairs(given, folder, folder, tmp_path / "pairs.png", 1)
+    assert (tmp_path / "pairs.png").stat().st_size > 10_000
