@@ -1,8 +1,8 @@
 """AdaCS in small: `python recipes/adacs/compare.py PART ... --data FOLDER --output FOLDER`.
 
-PARTS are `schemes` (VoxelMorph under six schemes), `backbones` (the two key schemes with other networks) and `ablation`;
+PARTS are `schemes` (VoxelMorph under six schemes), `networks` (the two key ones with TransMorph and DiffuseMorph), `ablation`;
 without any, all. What is trained is not trained again, what was interrupted goes on. Then every trial is scored on the test
-pairs, and the tables are printed.
+pairs, the tables are printed, and pairs are drawn (`hearts.png`, `hippocampus.png`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import torch
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from trials import PARTS, Trial, alike, changes
+from pictures import draw_pairs
+from trials import KEY, PARTS, Trial, alike, changes
 
-from nuisances import ROWS, Given, hearts, hippocampi, planted
+from nuisances import Given, hearts, hippocampi, planted
 from runs import trained, write_table
 from scoring import folds
 from warpwright.config import from_mapping, merged, read_mapping
@@ -67,10 +68,21 @@ def main() -> int:
             done = [trial for trial in trials if (options.output / trial.name / "scores.json").exists()]
             sys.stdout.write(f"## {part}\n\n{table(done, options.output)}\n\n")
             sys.stdout.flush()
+        draw(options.data, options.output)
     except WarpwrightError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
+
+
+def draw(data: Path, output: Path) -> None:
+    """Test pairs under the key schemes, seed 0, of every kind of data that both were trained on: `DATA.png`."""
+    for name, read_data in READ.items():
+        folders = [output / Trial(data=name, scheme=scheme).name / "model" for scheme in KEY]
+        if all((folder.parent / "scores.json").exists() for folder in folders):
+            vanilla, adacs = (read_model(folder) for folder in folders)
+            given = read_data(data, output / "images" / name, "corrupted", 0)
+            draw_pairs(given, vanilla, adacs, output / f"{name}.png")
 
 
 def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
@@ -80,7 +92,7 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
         return True
     given = READ[trial.data](data, output / "images" / trial.data, trial.condition, trial.seed)
     manifest = output / "tables" / f"{trial.name}.csv"
-    write_table(manifest, [ROWS, *given.rows])
+    write_table(manifest, given.rows)
     if not trained(settings_of(trial, manifest), folder, device):
         return False
     scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
@@ -91,7 +103,7 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
 def settings_of(trial: Trial, manifest: Path) -> Training:
     """The `.toml` of the data with what the trial changes."""
     table = read_mapping(HERE / f"{trial.data}.toml")
-    table = merged(table, changes(trial, table["steps"]))
+    table = merged(table, changes(trial, table))
     table["card"]["title"] = trial.name
     training = from_mapping(Training, table, where=trial.name)
     return replace(training, data=replace(training.data, manifest=manifest.absolute()))
@@ -142,9 +154,9 @@ def auc(score: torch.Tensor, where: torch.Tensor) -> float:
 
 
 def table(trials: Sequence[Trial], output: Path) -> str:
-    """A row for every data set, backbone, scheme and condition, seeds together, in Markdown.
+    """A row for every data set, network, scheme and condition, seeds together, in Markdown.
 
-    The differences are against `vanilla` of the same data, backbone, condition and seeds: mean and interval over pairs, range
+    The differences are against `vanilla` of the same data, network, condition and seeds: mean and interval over pairs, range
     over seeds, p of the paired t-test over pairs (means over seeds) for hippocampi. Hearts are three, for which there is no p.
     """
     rows = [
@@ -152,14 +164,14 @@ def table(trials: Sequence[Trial], output: Path) -> str:
         "| folds, % | AUC | ms |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups = dict.fromkeys((t.data, t.backbone, t.condition) for t in trials)
-    for data, backbone, condition in groups:
-        mine = alike(trials, data=data, backbone=backbone, condition=condition)
+    groups = dict.fromkeys((t.data, t.network, t.condition) for t in trials)
+    for data, network, condition in groups:
+        mine = alike(trials, data=data, network=network, condition=condition)
         by_scheme = {s: {t.seed: read(t, output) for t in alike(mine, scheme=s)} for s in dict.fromkeys(t.scheme for t in mine)}
         base = by_scheme.get("vanilla", {})
         for scheme, found in by_scheme.items():
             against = difference(base, found, paired=data == "hippocampus") if scheme != "vanilla" and base else ""
-            rows.append(f"| {data} | {backbone} | {scheme} | {condition} | {line(found, against)} |")
+            rows.append(f"| {data} | {network} | {scheme} | {condition} | {line(found, against)} |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""What is compared: data, backbones and schemes, how each differs from the `.toml` of its data, and which runs a table has."""
+"""What is compared: data, networks and schemes, how each differs from the `.toml` of its data, and which runs a table has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BACKBONES", "DATA", "PARTS", "SCHEMES", "Trial", "changes"]
+__all__ = ["DATA", "KEY", "NETWORKS", "PARTS", "SCHEMES", "Trial", "alike", "changes"]
 
 Table = dict[str, Any]
 
@@ -14,7 +14,11 @@ DATA = ("hearts", "hippocampus")
 SEEDS = (0, 1, 2)
 REST = 0.06  # share of the steps in which the model rests while the score learns alone, as AdaptiveScoring's warmup
 
-SCORE: Table = {"kind": "adaptivescoring", "alpha": 0.02, "beta": 1.5, "warmup": REST, "rate": 1e-3, "scale": 0.5}
+SCORE: Table = {"kind": "adaptivescoring", "beta": 0.1, "warmup": REST, "rate": 1e-3}
+OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score at full resolution is most of the cost
+    "hearts": {"alpha": 0.05, "scale": 0.5},
+    "hippocampus": {"alpha": 0.1, "scale": 0.25},
+}
 SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`
     "vanilla": {},
     "nll": {"kind": "likelihood", "beta": 0.0, "rate": 1e-3},
@@ -29,24 +33,16 @@ PUBLISHED = ("vanilla", "nll", "beta-nll", "adaframe", "adareg", "adacs")
 ABLATED = ("adacs-no-regulariser", "adacs-no-tv")
 KEY = ("vanilla", "adacs")
 
-ON_DISPLACEMENT: list[Table] = [
-    {"kind": "images", "similarity": {"kind": "mse"}},
-    {"kind": "smoothness", "on": "displacement", "weight": 0.02},
-]
-BACKBONES: dict[str, Table] = {  # changes of the table `model`
+NETWORKS: dict[str, Table] = {  # changes of the table `model`
     "voxelmorph": {},
-    "transmorph": {
-        "network": {"kind": "transmorph", "size": "tiny"},
-        "layers": [{"kind": "fullsize"}],
-        "loss": ON_DISPLACEMENT,
-    },
+    "transmorph": {"network": {"kind": "transmorph", "size": "tiny"}, "layers": [{"kind": "fullsize"}]},
     "diffusemorph": {
         "network": {"kind": "diffusemorph", "inner": 16, "scale": 0.25},
         "layers": [],
         "directions": "forward",
-        "loss": [{"kind": "noise", "weight": 0.05}, *ON_DISPLACEMENT],
     },
 }
+NOISE: Table = {"kind": "noise", "weight": 0.05}  # beside a weight of 1 for images, as published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +51,14 @@ class Trial:
 
     Args:
         data: of `DATA`.
-        backbone: of `BACKBONES`.
+        network: of `NETWORKS`.
         scheme: of `SCHEMES`.
         condition: whether images are corrupted or clean, in training and test alike.
         seed: of weights and batches; of hearts also which patient is left out.
     """
 
     data: str
-    backbone: str = "voxelmorph"
+    network: str = "voxelmorph"
     scheme: str = "vanilla"
     condition: str = "corrupted"
     seed: int = 0
@@ -70,7 +66,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.data}-{self.backbone}-{self.scheme}-{self.condition}-seed{self.seed}"
+        return f"{self.data}-{self.network}-{self.scheme}-{self.condition}-seed{self.seed}"
 
 
 def schemes() -> Iterator[Trial]:
@@ -81,15 +77,15 @@ def schemes() -> Iterator[Trial]:
             yield from (Trial(data=data, scheme=scheme, condition="clean", seed=seed) for scheme in KEY)
 
 
-def backbones() -> Iterator[Trial]:
+def networks() -> Iterator[Trial]:
     """The key schemes with the other networks."""
-    others = [name for name in BACKBONES if name != "voxelmorph"]
+    others = [name for name in NETWORKS if name != "voxelmorph"]
     for seed in SEEDS:
         for data in DATA:
-            for backbone in others:
-                yield from (Trial(data=data, backbone=backbone, scheme=scheme, seed=seed) for scheme in KEY)
+            for network in others:
+                yield from (Trial(data=data, network=network, scheme=scheme, seed=seed) for scheme in KEY)
                 if seed == 0:
-                    yield from (Trial(data=data, backbone=backbone, scheme=scheme, condition="clean") for scheme in KEY)
+                    yield from (Trial(data=data, network=network, scheme=scheme, condition="clean") for scheme in KEY)
 
 
 def ablation() -> Iterator[Trial]:
@@ -98,24 +94,30 @@ def ablation() -> Iterator[Trial]:
         yield from (Trial(data=data, scheme=scheme) for scheme in ABLATED)
 
 
-PARTS = {"schemes": schemes, "backbones": backbones, "ablation": ablation}
+PARTS = {"schemes": schemes, "networks": networks, "ablation": ablation}
 
 
-def changes(trial: Trial, steps: int) -> Table:
+def changes(trial: Trial, base: Table) -> Table:
     """How the settings of a trial differ from the `.toml` of its data.
 
     Every scheme updates the model equally often: where it rests while a score learns alone, there are as many steps more.
+    Networks that give a displacement are to have a smooth one, with the weight that VoxelMorph's velocity has.
 
     Args:
         trial: which one.
-        steps: updates of the model.
+        base: what the `.toml` says.
     """
-    weighting = SCHEMES[trial.scheme]
-    found: Table = {"model": BACKBONES[trial.backbone], "seed": trial.seed, "steps": steps}
+    weighting, model = SCHEMES[trial.scheme], dict(NETWORKS[trial.network])
+    if trial.network != "voxelmorph":
+        images, smoothness = base["model"]["loss"]
+        noise = [NOISE] if trial.network == "diffusemorph" else []
+        model["loss"] = [*noise, images, {**smoothness, "on": "displacement"}]
+    found: Table = {"model": model, "seed": trial.seed}
     if weighting:
         found["scheme"] = {"weighting": weighting}
-    if "warmup" in weighting:
-        found["steps"] = round(steps / (1 - REST))
+    if weighting.get("kind") == "adaptivescoring":
+        found["steps"] = round(base["steps"] / (1 - REST))
+        found["scheme"]["weighting"] = OF_DATA[trial.data] | weighting
     return found
 
 

@@ -85,14 +85,14 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         if trial.scheme.startswith("adacs"):
             rest = settings.scheme.weighting.warmup
         resting = sum(rest * settings.steps <= k < 2 * rest * settings.steps for k in range(settings.steps))
-        plain = compare.settings_of(compare.Trial(data=trial.data, backbone=trial.backbone), tmp_path / "table.csv")
+        plain = compare.settings_of(compare.Trial(data=trial.data, network=trial.network), tmp_path / "table.csv")
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
         assert trial.name not in names
         names.add(trial.name)
     for data in ("hearts", "hippocampus"):
-        for backbone in sys.modules["trials"].BACKBONES:
-            trial = compare.Trial(data=data, backbone=backbone)
+        for network in sys.modules["trials"].NETWORKS:
+            trial = compare.Trial(data=data, network=network)
             Model(compare.settings_of(trial, tmp_path / "table.csv").model)
 
 
@@ -133,5 +133,5 @@ def test_a_model_with_a_score_is_scored_and_drawn(compare, tmp_path: Path) -> No
     assert found["half"]["dsc"] == pytest.approx([1.0], abs=0.02)
     assert len(found["auc"]) == 1
     assert compare.score(folder, given, corrupted=False)["auc"] == []
-    importlib.import_module("pictures").draw_pairs(given, folder, folder, tmp_path / "pairs.png", 1)
+    sys.modules["pictures"].draw_pairs(given, folder, folder, tmp_path / "pairs.png", 1)
     assert (tmp_path / "pairs.png").stat().st_size > 10_000

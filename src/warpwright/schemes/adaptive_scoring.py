@@ -97,12 +97,14 @@ class Scoring(Weighting):
         self.network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale).to(like.device, like.dtype)
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.number, self.average = 0, 0.0
+        self.maps: dict[int, tuple[Tensor, Tensor]] = {}  # images of the step so far and their scores, by the former's identity
         self.residual: list[Tensor] = []  # sum of the mean weighed residuals of pairs, and their number, of the step so far
         self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
 
     def begin(self, number: int) -> bool:
         self.number = number
         self.residual.clear()
+        self.maps.clear()
         return not self.scores_alone
 
     @property
@@ -125,8 +127,7 @@ class Scoring(Weighting):
         found, weight = residuals(term, batch, prediction)
         weight = self._counted(batch, weight)
         if not self.model_alone:
-            with torch.no_grad():
-                score = self.network.scores(batch.fixed)
+            score = self._score(batch.fixed).detach()
             if not float(score.mean()) > COLLAPSED:
                 raise Failed(f"the score has collapsed, its mean is {float(score.mean()):.2g}: expected a larger alpha")
             weight = weight * score
@@ -195,7 +196,7 @@ class Scoring(Weighting):
         return torch.stack(losses).mean(0), torch.stack(scores).mean(0)
 
     def _loss(self, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
-        score = self.network.scores(batch.fixed)
+        score = self._score(batch.fixed)
         total = torch.zeros_like(score[:, 0].flatten(1).sum(1))
         for term in self.model.settings.loss:
             if isinstance(term, Images):
@@ -208,6 +209,14 @@ class Scoring(Weighting):
         slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in axes]
         total = total + self.smoothness * torch.stack(slopes).mean(0)
         return total * solved_pairs(prediction, total), score.detach().flatten(1).mean(1)
+
+    def _score(self, fixed: Tensor) -> Tensor:
+        """(B, 1, *S) with the graph of the network, which is run once a step for an image."""
+        known = self.maps.get(id(fixed))
+        if known is None:
+            with torch.enable_grad():
+                known = self.maps[id(fixed)] = (fixed, self.network.scores(fixed))
+        return known[1]
 
     def _counted(self, batch: PairBatch, weight: Tensor) -> Tensor:
         """Weights, for the published code without what is 0 in both images."""
