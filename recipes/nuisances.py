@@ -6,11 +6,13 @@ images hold different things. Labels are those of the clean images. Beside each 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.data.synthetic import BumpSettings, NuisanceSettings, bump_pair, corrupt
@@ -19,10 +21,11 @@ from warpwright.geometry import Grid, Image
 from warpwright.io import read_labels, read_scalar, write_image
 from warpwright.sampling import Percentiles
 
-__all__ = ["CONDITIONS", "Given", "hearts", "hippocampi", "planted"]
+__all__ = ["CONDITIONS", "Given", "hearts", "hippocampi", "planted", "usual_places"]
 
 CONDITIONS = ("corrupted", "clean")
 PATIENTS = ("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4")
+COARSE = 24  # places along an axis
 SIDE = 128  # voxels of a slice, around the middle of what was drawn at end-diastole
 PHASES = {"ed": "ed.nii.gz", "es": "es.nii.gz"}
 HEART = NuisanceSettings(speckle=0.15, rician=0.02, drift=0.1, shadows=1, patches=2)
@@ -49,7 +52,8 @@ class Given(NamedTuple):
 def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
     """Slices of two patients to learn from, any two phases of one slice, and of the third one to score, one a fold.
 
-    What chooses the model are the slices of the two patients at end-diastole and end-systole, whose contours nothing else sees.
+    The figures of the validation are of the two patients at end-diastole and end-systole: hearts that are learned from, though
+    not their contours. No model is chosen by them.
 
     Args:
         data: folder of the public sets.
@@ -90,10 +94,23 @@ def hippocampi(data: Path, folder: Path, condition: str, fold: int = 0) -> Given
     test: list[tuple[str, Path, Path, Path, Path]] = []
     for file, split in zip(files, splits, strict=True):
         if split:
-            name, found = file.name.split(".")[0], _bumped(file, source / "labels" / file.name, folder / condition, condition)
+            name, found = (
+                file.name.split(".")[0],
+                _bumped(file, source / "labels" / file.name, folder / _named(condition), condition),
+            )
             rows.append((name, *map(str, found), split))
             test += [(name, *found)] if split == "test" else []
     return Given(rows, test, (1, 2))
+
+
+def usual_places(given: Given) -> Tensor:
+    """How often something was planted at each place of the training images, (1, 1, *(COARSE,) * D), all brought to one shape.
+
+    A score that says no more than this points at places, not at what an image shows.
+    """
+    masks = [read_labels(planted(Path(row[1]))).data[None].float() for row in given.rows[1:] if row[-1] == "train"]
+    pool = {4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
+    return torch.stack([pool[mask.ndim](mask, COARSE) for mask in masks]).mean(0)
 
 
 def planted(image: Path) -> Path:
@@ -111,7 +128,7 @@ def _slices(file: Path, folder: Path, patient: str, phase: str, condition: str) 
     scaled = Percentiles()(volume.data)
     found: list[tuple[Path, Path | None]] = []
     for k in range(volume.grid.shape[2]):
-        path = folder.resolve() / condition / f"{patient}-{phase}-{k:02d}.nii.gz"
+        path = folder.resolve() / _named(condition) / f"{patient}-{phase}-{k:02d}.nii.gz"
         labelled = bool(drawn) and all(bool((one.data[..., k] == 1).any()) for one in drawn.values())
         beside = path.with_name(path.name.replace(".nii.gz", "-labels.nii.gz")) if labelled else None
         if not path.exists():
@@ -145,6 +162,12 @@ def _bumped(image: Path, labels: Path, folder: Path, condition: str) -> tuple[Pa
         _write(fixed, pair.fixed, volume.grid, HIPPOCAMPUS, condition)
         _write(moving, pair.moving, volume.grid, HIPPOCAMPUS, condition)
     return fixed, moving, drawn, labels.resolve()
+
+
+def _named(condition: str) -> str:
+    """A folder for a condition, another one whenever anything about the images changes."""
+    made = hashlib.sha256(repr((HEART, HIPPOCAMPUS, BUMPS, SIDE)).encode()).hexdigest()
+    return f"{condition}-{made[:8]}"
 
 
 def _write(path: Path, values: Tensor, grid: Grid, settings: NuisanceSettings, condition: str) -> None:

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pictures import draw_pairs
 from trials import KEY, PARTS, Trial, alike, changes
 
-from nuisances import Given, hearts, hippocampi, planted
+from nuisances import Given, hearts, hippocampi, planted, usual_places
 from runs import trained, write_table
 from scoring import folds
-from warpwright.config import from_mapping, merged, read_mapping
-from warpwright.errors import WarpwrightError
+from warpwright.config import from_mapping, merged, read_mapping, to_mapping
+from warpwright.errors import BadInput, WarpwrightError
 from warpwright.evaluation import HALF, PUBLISHED, bootstrap_interval, contour_figures, paired_t_test
 from warpwright.geometry import Image
 from warpwright.io import read_labels, read_scalar
@@ -88,12 +88,15 @@ def draw(data: Path, output: Path) -> None:
 def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
     """Train and score a trial, unless that is done; whether it is."""
     folder = output / trial.name
-    if (folder / "scores.json").exists():
-        return True
     given = READ[trial.data](data, output / "images" / trial.data, trial.condition, trial.seed)
     manifest = output / "tables" / f"{trial.name}.csv"
     write_table(manifest, given.rows)
-    if not trained(settings_of(trial, manifest), folder, device):
+    settings = settings_of(trial, manifest)
+    if (folder / "scores.json").exists():
+        if json.loads((folder / "training.json").read_text(encoding="utf-8")) != json.loads(json.dumps(to_mapping(settings))):
+            raise BadInput(f"{folder}: was trained with other settings, expected that it is moved away or another --output")
+        return True
+    if not trained(settings, folder, device):
         return False
     scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
@@ -114,11 +117,12 @@ def score(folder: ModelFolder, given: Given, *, corrupted: bool) -> Scores:
 
     Returns:
         Lists over pairs: `dsc`, `hd`, `asd` (means over labels, voxels) at either threshold under its name, `folds` (%),
-        `seconds`, and of a model with a score `auc`, how well it finds what was planted in the fixed image (NaN if nothing
-        lies there or images are clean).
+        `seconds`, and of a model with a score and corrupted images `auc`, how well the score finds what was planted in the
+        fixed image, and `auc_places`, how well `usual_places` does without looking at it (NaN if nothing lies there).
     """
     found: Scores = {name: {"dsc": [], "hd": [], "asd": []} for name in THRESHOLDS}
-    found |= {"folds": [], "seconds": [], "auc": []}
+    found |= {"folds": [], "seconds": [], "auc": [], "auc_places": []}
+    places = usual_places(given) if folder.score is not None and corrupted else None
     for _, fixed_file, moving_file, fixed_labels, moving_labels in given.test:
         fixed, moving = read_scalar(fixed_file), read_scalar(moving_file)
         begin = time.perf_counter()
@@ -134,9 +138,17 @@ def score(folder: ModelFolder, given: Given, *, corrupted: bool) -> Scores:
                 each.append(contour_figures(true == label, moved, threshold))
             for figure, values in found[name].items():
                 values.append(float(np.nanmean([one[figure] for one in each])))
-        if folder.score is not None and corrupted:
-            found["auc"].append(auc(score_of(folder, fixed), read_labels(planted(fixed_file)).data[0] > 0))
+        if places is not None:
+            where = read_labels(planted(fixed_file)).data[0] > 0
+            found["auc"].append(auc(score_of(folder, fixed), where))
+            found["auc_places"].append(auc(-enlarged(places, fixed.grid.shape), where))
     return found
+
+
+def enlarged(places: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """`usual_places` of an image of a shape S, (*S)."""
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    return torch.nn.functional.interpolate(places, shape, mode=mode)[0, 0]
 
 
 def score_of(folder: ModelFolder, fixed: Image) -> torch.Tensor:
@@ -154,41 +166,47 @@ def auc(score: torch.Tensor, where: torch.Tensor) -> float:
 
 
 def table(trials: Sequence[Trial], output: Path) -> str:
-    """A row for every data set, network, scheme and condition, seeds together, in Markdown.
+    """A row for every data set, network, condition and scheme, seeds together, in Markdown.
 
-    The differences are against `vanilla` of the same data, network, condition and seeds: mean and interval over pairs, range
-    over seeds, p of the paired t-test over pairs (means over seeds) for hippocampi. Hearts are three, for which there is no p.
+    Two columns are differences of DSC in points, over the seeds that both have: of the scheme over `vanilla`, and of `adacs`
+    over the scheme. They give the mean, every seed (of hearts, every patient) and, of hippocampi, the bootstrap interval over
+    pairs and p of the paired t-test (means over seeds), not corrected for the number of rows. A pair whose moved mask is empty
+    has DSC 0 and is left out of distances. AUC is that of the score, and in brackets that of places alone.
     """
     rows = [
-        "| data | network | scheme | images | DSC, % (seeds) | against vanilla | HD | ASD | published DSC, HD, ASD "
-        "| folds, % | AUC | ms |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data | network | scheme | images | DSC, % (seeds) | over vanilla | adacs over it | HD | ASD "
+        "| published DSC, HD, ASD | folds, % | AUC | ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups = dict.fromkeys((t.data, t.network, t.condition) for t in trials)
     for data, network, condition in groups:
         mine = alike(trials, data=data, network=network, condition=condition)
         by_scheme = {s: {t.seed: read(t, output) for t in alike(mine, scheme=s)} for s in dict.fromkeys(t.scheme for t in mine)}
-        base = by_scheme.get("vanilla", {})
+        base, ours = (by_scheme.get(scheme, {}) for scheme in KEY)
         for scheme, found in by_scheme.items():
-            against = difference(base, found, paired=data == "hippocampus") if scheme != "vanilla" and base else ""
-            rows.append(f"| {data} | {network} | {scheme} | {condition} | {line(found, against)} |")
+            apart = [
+                difference(one, other, paired=data == "hippocampus") if one is not other else ""
+                for one, other in ((base, found), (found, ours))
+            ]
+            rows.append(f"| {data} | {network} | {scheme} | {condition} | {line(found, *apart)} |")
     return "\n".join(rows)
 
 
-def line(found: Mapping[int, Scores], against: str) -> str:
+def line(found: Mapping[int, Scores], over_vanilla: str, adacs_over: str) -> str:
     """The cells of one row but for its names."""
     means = [100 * fmean(one["half"]["dsc"]) for one in found.values()]
     seeds = f" ({', '.join(f'{m:.2f}' for m in means)})" if len(means) > 1 else ""
     overlap, hausdorff, surface = (over(found, "published", name) for name in ("dsc", "hd", "asd"))
-    seen = [value for one in found.values() for value in one["auc"]]
+    seen, places = ([value for one in found.values() for value in one[name]] for name in ("auc", "auc_places"))
     cells = [
         f"{fmean(means):.2f}{seeds}",
-        against,
+        over_vanilla,
+        adacs_over,
         f"{over(found, 'half', 'hd'):.2f}",
         f"{over(found, 'half', 'asd'):.2f}",
         f"{100 * overlap:.2f}, {hausdorff:.2f}, {surface:.2f}",
         f"{over(found, 'folds'):.2f}",
-        f"{np.nanmean(seen):.3f}" if seen else "",
+        f"{np.nanmean(seen):.3f} ({np.nanmean(places):.3f})" if seen else "",
         f"{1000 * float(np.median([s for one in found.values() for s in one['seconds']])):.0f}",
     ]
     return " | ".join(cells)
@@ -202,6 +220,8 @@ def over(found: Mapping[int, Scores], *keys: str) -> float:
 def difference(base: Mapping[int, Scores], other: Mapping[int, Scores], *, paired: bool) -> str:
     """Mean difference of DSC, in points, over the seeds that both have, with what is known of its error."""
     shared = sorted(set(base) & set(other))
+    if not shared:
+        return ""
     by_seed = [100 * (fmean(other[seed]["half"]["dsc"]) - fmean(base[seed]["half"]["dsc"])) for seed in shared]
     text = f"{fmean(by_seed):+.2f}"
     if len(shared) > 1:

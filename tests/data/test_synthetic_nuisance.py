@@ -123,3 +123,17 @@ def test_an_image_without_a_range_and_a_strength_that_is_no_share_are_refused() 
         corrupt(torch.ones(1, 8, 8), ALL, rng())
     with pytest.raises(BadInput, match="strength"):
         ALL.at(2.0)
+    with pytest.raises(BadInput, match="finite"):
+        corrupt(torch.full((1, 8, 8), torch.nan), ALL, rng())
+    with pytest.raises(BadInput, match="whole"):
+        NuisanceSettings(patches=2.5)  # type: ignore[arg-type]
+
+
+def test_nuisances_lie_anywhere() -> None:
+    """What is planted in many images does not tell where it is in another."""
+    image = smooth_image((48, 56)).clamp(-0.05, 0.05)
+    image[0, ::2] += 0.1  # bright enough for shadows everywhere
+    settings = NuisanceSettings(shadows=1, patches=2)
+    often = torch.stack([corrupt(image, settings, rng(k)).planted[0].float() for k in range(200)]).mean(0)
+    assert float(often[5:-5, 5:-5].min()) > 0
+    assert float(often.max()) < 0.5

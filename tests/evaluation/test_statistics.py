@@ -153,6 +153,10 @@ def test_a_paired_t_test_is_that_of_scipy() -> None:
 
 def test_a_paired_t_test_of_too_few_pairs_or_of_equal_ones() -> None:
     assert np.isnan(paired_t_test([1.0], [2.0])["p_value"])
+    assert paired_t_test([], [])["pairs"] == 0
+    same = paired_t_test([0.2, 0.3, 0.4], [0.1, 0.2, 0.3])
+    assert np.isnan(same["p_value"])
+    assert same["mean_difference"] == pytest.approx(0.1)
     assert paired_t_test([1.0, 2.0], [1.0, 2.0])["p_value"] == 1
     with pytest.raises(BadInput, match="as many"):
         paired_t_test([1.0], [1.0, 2.0])

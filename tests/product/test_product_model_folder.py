@@ -451,6 +451,7 @@ BAD_SCORES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "a pickle": (pickled_score, ["score.safetensors", "is a pickle"]),
     "of another width": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scale=0.5)), ["another architecture"]),
     "without a width": (lambda f: edited(f, lambda c: c["score"]["settings"].clear()), ["score.settings", "scale"]),
+    "far too wide": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scale=1e5)), ["another architecture"]),
     "of no width": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scale=0)), ["score.settings", "above 0"]),
     "unknown key": (lambda f: edited(f, lambda c: c["score"]["settings"].update(scal=1)), ["unknown key 'scal'"]),
     "no settings": (lambda f: edited(f, lambda c: c["score"].pop("settings")), ["its score has no table of settings"]),
@@ -464,8 +465,10 @@ def test_a_score_that_cannot_be_used(what, tmp_path):
     written_with_score(tmp_path / "model")
     change, words = BAD_SCORES[what]
     change(tmp_path / "model")
-    sentence = refusal(tmp_path / "model")
-    assert all(word in sentence for word in words), sentence
+    found = read_model(tmp_path / "model")  # a model is used without its score
+    with pytest.raises(BadInput) as caught:
+        assert found.score
+    assert all(word in str(caught.value) for word in words), caught.value
     assert not (tmp_path / "executed").exists()
 
 

@@ -52,7 +52,14 @@ def write_hearts(data: Path) -> None:
 def write_scores(output: Path, trial: Any, dsc: float, auc: list[float]) -> None:
     """As if a trial had been trained and scored on two pairs, of which the second gains twice as much."""
     each = {"dsc": [dsc - 0.05, 2 * dsc - 0.65], "hd": [3.0, 5.0], "asd": [1.0, 1.0]}
-    found = {"half": each, "published": each, "folds": [0.0, 0.0], "seconds": [0.1, 0.1], "auc": auc}
+    found = {
+        "half": each,
+        "published": each,
+        "folds": [0.0, 0.0],
+        "seconds": [0.1, 0.1],
+        "auc": auc,
+        "auc_places": [a - 0.3 for a in auc],
+    }
     (output / trial.name).mkdir(parents=True)
     (output / trial.name / "scores.json").write_text(json.dumps(found))
 
@@ -106,8 +113,9 @@ def test_a_table_compares_equal_seeds_and_gives_hearts_no_p(compare, tmp_path: P
     lines = compare.table(trials, tmp_path).splitlines()
     assert len(lines) == 2 + 4
     hearts, volumes = lines[3], lines[5]
-    assert "73.75 (73.00, 74.50) | +3.75 (+3.00, +4.50) |" in hearts
-    assert "0.850" in hearts
+    assert "73.75 (73.00, 74.50) | +3.75 (+3.00, +4.50) |  |" in hearts
+    assert "|  | +3.75 (+3.00, +4.50) |" in lines[2]
+    assert "0.850 (0.550)" in hearts
     assert "p" not in hearts.split("|")[6]
     assert "+3.75 (+3.00, +4.50), +2.50 to +5.00, p" in volumes
 
@@ -131,7 +139,7 @@ def test_a_model_with_a_score_is_scored_and_drawn(compare, tmp_path: Path) -> No
     folder = read_model(tmp_path / "model")
     found = compare.score(folder, given, corrupted=True)
     assert found["half"]["dsc"] == pytest.approx([1.0], abs=0.02)
-    assert len(found["auc"]) == 1
+    assert len(found["auc"]) == len(found["auc_places"]) == 1
     assert compare.score(folder, given, corrupted=False)["auc"] == []
     sys.modules["pictures"].draw_pairs(given, folder, folder, tmp_path / "pairs.png", 1)
     assert (tmp_path / "pairs.png").stat().st_size > 10_000

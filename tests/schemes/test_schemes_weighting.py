@@ -463,3 +463,29 @@ def test_adareg_needs_a_smoothness() -> None:
 def test_numbers_out_of_range_are_refused(make: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
+
+
+def test_the_score_does_not_see_the_weight_of_its_term_in_the_models_loss() -> None:
+    found = []
+    for weight in (1.0, 20.0):
+        scheme = scheme_of(
+            AdaptiveScoring(warmup=0.0, scale=0.25), loss=(replace(IMAGES, weight=weight), Smoothness(weight=0.1))
+        )
+        weighting, batch = scoring_of(scheme), batch_of(2)
+        weighting.begin(0)
+        (loss, _) = weighting._loss(batch, field_of(2))  # pyright: ignore[reportPrivateUsage]
+        found.append(loss.detach())
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("directions", ["forward", "both"])
+def test_a_score_is_computed_once_for_an_image_and_anew_for_accumulated_batches(directions: str) -> None:
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.25), directions=directions)
+    weighting, batch = scoring_of(scheme), batch_of(2)
+    calls: list[int] = []
+    weighting.network.core.register_forward_hook(lambda *_: calls.append(1))
+    ways = 2 if directions == "both" else 1
+    scheme.step(0, [batch], alone)
+    assert len(calls) == ways
+    scheme.step(1, [batch, batch], alone)  # of one and the same tensor
+    assert len(calls) == ways + 4 * ways

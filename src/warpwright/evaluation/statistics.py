@@ -7,14 +7,15 @@ scores give the same numbers.
 from __future__ import annotations
 
 import numpy as np
+import scipy  # loads its parts, which take a second, where they are used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from warpwright.errors import BadInput
 
 __all__ = ["bootstrap_interval", "paired_t_test", "summary", "wilcoxon"]
 
 BLOCK = 1 << 20  # scores drawn at a time, so that a large cohort needs little memory
+ROUNDING = 1e-10  # spread of differences, relative to their size
 THIRTY = 0.3  # share of the cases that are no better than `p30`, as in Learn2Reg
 
 
@@ -75,7 +76,7 @@ def wilcoxon(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
         return {"statistic": float("nan"), "p_value": float("nan"), "pairs": 0, "median_difference": float("nan")}
     found = {"statistic": 0.0, "p_value": 1.0, "pairs": len(difference), "median_difference": float(np.median(difference))}
     if difference.any():
-        found["statistic"], found["p_value"] = map(float, stats.wilcoxon(difference[difference != 0]))
+        found["statistic"], found["p_value"] = map(float, scipy.stats.wilcoxon(difference[difference != 0]))
     return found
 
 
@@ -88,17 +89,22 @@ def paired_t_test(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
 
     Returns:
         `statistic`: t; `p_value`: 1 if no pair differs; `pairs`: how many were counted; `mean_difference`: of
-        `first - second`. NaN, except `pairs`, where fewer than two pairs are left.
+        `first - second`. Without two differences that differ (by more than rounding), statistic and p-value are NaN.
 
     Raises:
         BadInput: the scores do not pair up, or one is infinite.
     """
     difference = _differences(first, second)
-    if len(difference) < 2:
-        nan = float("nan")
-        return {"statistic": nan, "p_value": nan, "pairs": len(difference), "mean_difference": nan}
-    found = {"statistic": 0.0, "p_value": 1.0, "pairs": len(difference), "mean_difference": float(difference.mean())}
-    if difference.any():
+    nan = float("nan")
+    found = {"statistic": nan, "p_value": nan, "pairs": len(difference), "mean_difference": nan}
+    if not len(difference):
+        return found
+    found["mean_difference"] = float(difference.mean())
+    if not difference.any():
+        return found | {"statistic": 0.0, "p_value": 1.0}
+    if np.ptp(difference) > ROUNDING * np.abs(difference).max():
+        from scipy import stats
+
         found["statistic"], found["p_value"] = map(float, stats.ttest_1samp(difference, 0))
     return found
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,23 @@ class ModelFolder:
         path: the folder.
         digest: SHA-256 of the weights.
         summary: how it was trained and how well it did, as the trainer wrote it.
-        score: what was learned beside it of where residuals can be trusted, if anything was.
+        score_table: what `model.json` says of a score that was learned beside it, if it says anything.
     """
 
     model: Model
     path: Path
     digest: str
     summary: Mapping[str, Any]
-    score: Score | None
+    score_table: object
+
+    @cached_property
+    def score(self) -> Score | None:
+        """What was learned beside the model of where residuals can be trusted, if anything was; read when it is asked for.
+
+        Raises:
+            BadInput: its weights are missing, damaged, those of another network or NaN.
+        """
+        return None if self.score_table is None else _score(self.score_table, self.path, self.model.settings)
 
 
 def write_model(
@@ -124,7 +134,7 @@ def read_model(folder: str | Path) -> ModelFolder:
 
     Raises:
         BadInput: it is no model folder, is damaged, was written by a later version, holds weights of another architecture,
-            NaN, or a pickle in place of weights; of the model, or of the score that `model.json` names.
+            NaN, or a pickle in place of weights.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -147,7 +157,7 @@ def read_model(folder: str | Path) -> ModelFolder:
         path=folder,
         digest=digest,
         summary=summary if isinstance(summary, Mapping) else {},
-        score=_score(config["score"], folder, settings) if "score" in config else None,
+        score_table=config.get("score"),
     )
 
 
@@ -157,9 +167,9 @@ def _score(table: object, folder: Path, model: ModelSettings) -> Score:
         raise BadInput(f"{folder / CONFIG}: its score has no table of settings, expected what `warpwright train` wrote")
     settings = from_mapping(ScoreSettings, table["settings"], where=f"{folder / CONFIG}: score.settings")
     tensors, digest = _sealed(folder / SCORE, table)
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # nothing is allocated for weights that may not fit
         network = VoxelMap(model.dim, model.channels, settings.scale)
-    load_weights(network, tensors, str(folder / SCORE))
+    load_weights(network, {key: value.float() for key, value in tensors.items()}, str(folder / SCORE), assign=True)
     return Score(network=network.eval(), digest=digest)
 
 
@@ -218,8 +228,14 @@ def unpacked(raw: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]
     return tensors, metadata
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], name: str, *, assign: bool = False) -> None:
     """Put weights into a model or a network, all and only those that it has.
+
+    Args:
+        model: what they are for.
+        tensors: by name.
+        name: where they come from, for a message.
+        assign: make them the model's own, as they are, which one on the device "meta" needs; otherwise they are copied.
 
     Raises:
         BadInput: names or shapes are those of another architecture, or a weight is not finite.
@@ -237,4 +253,4 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
     broken = next((key for key, value in tensors.items() if not bool(value.isfinite().all())), None)
     if broken is not None:
         raise BadInput(f"{name}: the weights {broken!r} hold NaN or inf, expected finite numbers")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict(dict(tensors), assign=assign)

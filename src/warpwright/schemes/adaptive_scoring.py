@@ -6,7 +6,7 @@ score is kept beside it, to tell where residuals can be trusted.
 
     model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
 
-r is the squared residual, times the weight of the term in the model's loss; w rises as residuals fall: `w = beta m`, where m
+r is the squared residual (of several terms their mean, by their weights); w rises as residuals fall: `w = beta m`, where m
 follows `cos(min(factor mu, 1) pi/2)`, mu being the mean weighed residual of a step.
 
 Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
@@ -97,12 +97,13 @@ class Scoring(Weighting):
         self.network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale).to(like.device, like.dtype)
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.number, self.average = 0, 0.0
-        self.maps: dict[int, tuple[Tensor, Tensor]] = {}  # images of the step so far and their scores, by the former's identity
+        self.alone = True  # one batch to the step
+        self.maps: dict[int, tuple[Tensor, Tensor]] = {}  # images of the step and their scores, by the former's identity
         self.residual: list[Tensor] = []  # sum of the mean weighed residuals of pairs, and their number, of the step so far
         self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
 
-    def begin(self, number: int) -> bool:
-        self.number = number
+    def begin(self, number: int, batches: int = 1) -> bool:
+        self.number, self.alone = number, batches == 1
         self.residual.clear()
         self.maps.clear()
         return not self.scores_alone
@@ -198,11 +199,13 @@ class Scoring(Weighting):
     def _loss(self, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
         score = self._score(batch.fixed)
         total = torch.zeros_like(score[:, 0].flatten(1).sum(1))
-        for term in self.model.settings.loss:
-            if isinstance(term, Images):
+        terms = [term for term in self.model.settings.loss if isinstance(term, Images)]
+        weights = sum(term.weight for term in terms)
+        for term in terms:
+            if weights:
                 found, weight = residuals(term, batch, prediction)
                 counted = self._counted(batch, weight)
-                total = total + term.weight * reduce(found, counted * score, by="domain")
+                total = total + term.weight / weights * reduce(found, counted * score, by="domain")
         ones = self._counted(batch, torch.ones_like(score))
         total = total + self.settings.alpha * reduce((ones * (score - 1)).square())
         axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]
@@ -211,12 +214,17 @@ class Scoring(Weighting):
         return total * solved_pairs(prediction, total), score.detach().flatten(1).mean(1)
 
     def _score(self, fixed: Tensor) -> Tensor:
-        """(B, 1, *S) with the graph of the network, which is run once a step for an image."""
-        known = self.maps.get(id(fixed))
-        if known is None:
-            with torch.enable_grad():
-                known = self.maps[id(fixed)] = (fixed, self.network.scores(fixed))
-        return known[1]
+        """(B, 1, *S) with the graph of the network; where a step is one batch, it is run once for an image.
+
+        Of several batches, graphs would be kept until all have passed the model: accumulation is there to save memory.
+        """
+        if id(fixed) in self.maps:
+            return self.maps[id(fixed)][1]
+        with torch.enable_grad():
+            found = self.network.scores(fixed)
+        if self.alone:
+            self.maps[id(fixed)] = (fixed, found)
+        return found
 
     def _counted(self, batch: PairBatch, weight: Tensor) -> Tensor:
         """Weights, for the published code without what is 0 in both images."""

@@ -79,7 +79,7 @@ class Variance(Weighting):
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.seen: list[Tensor] = []
 
-    def begin(self, number: int) -> bool:
+    def begin(self, number: int, batches: int = 1) -> bool:
         self.optimiser.zero_grad(set_to_none=True)
         self.seen.clear()
         return True

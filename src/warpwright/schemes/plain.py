@@ -95,7 +95,8 @@ class PlainScheme(Scheme):
             part.active = 1 + sum(number >= share * self.steps for share in self.settings.unlock)
         if self.weighting is None:
             return self._learn(number, batches, synchronise)
-        figures = (self._learn if self.weighting.begin(number) else self._look)(number, batches, synchronise)
+        learns = self.weighting.begin(number, len(batches))
+        figures = (self._learn if learns else self._look)(number, batches, synchronise)
         return figures | self.weighting.learn(batches, synchronise)
 
     def _learn(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:

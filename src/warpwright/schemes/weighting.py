@@ -34,8 +34,8 @@ class Weighting(ABC):
         """As `Scheme.score`; None for a weighting that learns none."""
         return None
 
-    def begin(self, number: int) -> bool:
-        """Called before a step; whether the model learns in it."""
+    def begin(self, number: int, batches: int = 1) -> bool:
+        """Called before a step of so many accumulated batches; whether the model learns in it."""
         return True
 
     @abstractmethod

@@ -22,10 +22,10 @@ from warpwright.sampling import gaussian
 __all__ = ["Corrupted", "NuisanceSettings", "corrupt"]
 
 RAYLEIGH = np.sqrt(np.pi / 2)  # mean of the length of two independent standard normal numbers
-APERTURE = 0.6  # radians on either side of the first axis in which shadows fall
+APERTURE = 0.6  # radians on either side of the inward normal in which shadows fall
 SOFT = 0.03, 1.0  # radians and voxels over which shadows begin
 SEEN = 0.1  # of the range
-MIDDLE = 0.25, 0.75  # where patches lie, shares of every axis
+MIDDLE = 0.1, 0.9  # where patches lie, and along other axes the points that shadows come from, shares of every axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class NuisanceSettings:
         rician: standard deviation of noise in both channels of which the image is the magnitude.
         drift: standard deviation of the logarithm of a smooth factor.
         drift_scale: over which it changes, a share of the edge (the geometric mean of the axes).
-        shadows: how many: sectors (cones in 3-D) from the middle of the first face along the first axis.
+        shadows: how many: sectors (cones in 3-D), each from a point of one of the faces inwards.
         depth: how much of the intensity a shadow takes, 0 to 1.
         width: smallest and largest half angle of a shadow, radians.
         patches: how many: ellipsoids of an intensity far from that of what they cover.
@@ -66,6 +66,9 @@ class NuisanceSettings:
             check_share(f"the {name} of a nuisance", getattr(self, name))
         for name in ("grain", "rician", "drift", "shadows", "patches"):
             check_at_least(f"the {name} of a nuisance", getattr(self, name), 0)
+        for name in ("shadows", "patches"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise BadInput(f"the number of {name} must be whole, got {getattr(self, name)}")
         check_at_least("the scale of drift", self.drift_scale, 1e-3)
         check_range("the width of shadows", self.width, 1e-3)
         check_range("the radius of patches", self.radius, 1e-3)
@@ -106,12 +109,14 @@ def corrupt(image: Tensor, settings: NuisanceSettings, rng: np.random.Generator)
         rng: where the numbers come from.
 
     Raises:
-        BadInput: the shape is not one of an image, or all its voxels are the same.
+        BadInput: the shape is not one of an image, or its voxels are not finite or all the same.
     """
     shape = tuple(image.shape[1:])
     check_shape(shape)
     values = image.detach().cpu().to(torch.float64)
     low, high = float(values.min()), float(values.max())
+    if not bool(values.isfinite().all()):
+        raise BadInput("an image that is corrupted must hold finite numbers, it holds NaN or inf")
     if not high > low:
         raise BadInput(f"an image of one intensity ({low:g}) has no range that a nuisance could be a share of")
     patches, shadows, drift, speckle, noise = rng.spawn(5)
@@ -146,14 +151,18 @@ def _with_patches(values: Tensor, settings: NuisanceSettings, rng: np.random.Gen
 
 def _shade(shape: tuple[int, ...], settings: NuisanceSettings, rng: np.random.Generator) -> Tensor:
     """(1, *S) between 0 and 1, how much of a voxel lies in a shadow."""
-    apex = torch.tensor([0.0, *((n - 1) / 2 for n in shape[1:])], dtype=torch.float64)
-    rays = _places(shape) - apex
-    lengths = torch.linalg.vector_norm(rays, dim=-1)
     shade = torch.zeros(shape, dtype=torch.float64)
     for _ in range(settings.shadows):
-        sideways = rng.normal(size=len(shape) - 1)
-        lean, half, begin = rng.uniform(0, APERTURE), rng.uniform(*settings.width), rng.uniform(0.1, 0.4) * shape[0]
-        axis = np.array([np.cos(lean), *(np.sin(lean) * sideways / np.linalg.norm(sideways))])
+        face, side = int(rng.integers(len(shape))), int(rng.integers(2))
+        apex = rng.uniform(*MIDDLE, len(shape)) * (np.array(shape) - 1)
+        apex[face] = side * (shape[face] - 1)
+        sideways = rng.normal(size=len(shape))
+        sideways[face] = 0
+        lean, half, begin = rng.uniform(0, APERTURE), rng.uniform(*settings.width), rng.uniform(0.1, 0.4) * shape[face]
+        axis = np.sin(lean) * sideways / np.linalg.norm(sideways)
+        axis[face] = np.cos(lean) * (1 - 2 * side)
+        rays = _places(shape) - torch.from_numpy(apex)
+        lengths = torch.linalg.vector_norm(rays, dim=-1)
         angles = torch.arccos(((rays @ torch.from_numpy(axis)) / lengths.clamp_min(1e-9)).clamp(-1, 1))
         found = torch.sigmoid((half - angles) / SOFT[0]) * torch.sigmoid((lengths - begin) / SOFT[1])
         shade = torch.maximum(shade, found)
