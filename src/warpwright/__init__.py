@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from warpwright.methods import Progress, Registration, Settings, preset, register_pair
     from warpwright.product.model_folder import ModelFolder, read_model
     from warpwright.product.register import register
+    from warpwright.product.report import write_report
     from warpwright.product.result import RegistrationResult
     from warpwright.transforms import (
         Affine,
@@ -60,6 +61,7 @@ __all__ = [
     "resample",
     "write_image",
     "write_points",
+    "write_report",
     "write_transform",
 ]
 
@@ -79,6 +81,7 @@ _HOMES = {
     "methods": ("Progress", "Registration", "Settings", "preset", "register_pair"),
     "product.model_folder": ("ModelFolder", "read_model"),
     "product.register": ("register",),
+    "product.report": ("write_report",),
     "product.result": ("RegistrationResult",),
     "transforms": ("Affine", "BSplineField", "DisplacementField", "Transform", "VelocityField", "resample"),
 }

@@ -16,7 +16,9 @@ def run(*arguments: str, then: str = "sys.exit(code)") -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["register", "--help"], ["transform", "invert", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["register", "--help"], ["transform", "invert", "--help"], ["cohort", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     done = run(*arguments, then=f"print('HEAVY', [m for m in {HEAVY} if m in sys.modules]); sys.exit(code)")
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from warpwright.product.figure import _colour_bar, _limit
+from warpwright.product.figure import _colour_bar, colour_limit
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from warpwright.product.figure import _colour_bar, _limit
 def test_the_colour_bar_speaks_of_volume_ratios(least, labels):
     figure = Figure()
     axes = figure.subplots(1, 2)
-    _colour_bar(figure, axes[0], axes[1], _limit(np.full((5, 7), least)))
+    _colour_bar(figure, axes[0], axes[1], colour_limit(np.full((5, 7), least)))
     bar = figure.axes[-1]
     assert [label.get_text() for label in bar.get_yticklabels()] == labels
     ratios = [float(Fraction(label)) for label in labels]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -13,11 +15,14 @@ from warpwright.errors import BadInput, WarpwrightError
 
 __all__ = ["main"]
 
+atexit.register(gc.freeze)  # looking through all of torch for garbage before the end takes a third of a second
+
 COMMANDS = {
     "demo": "Register the bundled real pairs and print how well it went.",
     "register": "Register two images: find the map of points of FIXED to points of MOVING.",
     "train": "Train a model on your own images.",
     "apply": "Apply a transform to an image, to labels or to points.",
+    "report": "Write one HTML page about a registration: verdict, pictures, figures, settings.",
     "features": "Show what a model of features sees in an image.",
     "evaluate": "Score label maps, landmarks and transforms.",
     "info": "Tell what an image, a transform file or a model folder holds.",
@@ -45,6 +50,7 @@ def _app() -> App:
     for name, text in TRANSFORM_COMMANDS.items():
         transform.command(f"warpwright.cli.transform:{name}", name=name, help=text)
     app.command(transform)
+    app.command("warpwright.cli.cohort:app", name="cohort", help="Register many pairs of a table, on many processors; goes on.")
     return app
 
 

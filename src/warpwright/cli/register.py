@@ -45,6 +45,7 @@ def register(
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
+    report: bool = False,
     dry_run: bool = False,
     force: bool = False,
     json: bool = False,
@@ -87,6 +88,7 @@ def register(
         device: auto, cpu, cuda or cuda:0.
         threads: CPU threads.
         seed: of everything drawn at random (nothing is, so far); recorded.
+        report: also write report.html, a page about the result (what `warpwright report` writes).
         dry_run: read and check everything, print the settings, and stop.
         force: replace the results of an earlier run.
         json: print the result for machines.
@@ -127,6 +129,10 @@ def register(
     with progress() as listen:
         result = plan.run(listen)
     result.save(output, force=force, command=command_line())
+    if report:
+        from warpwright.product.report import write_report
+
+        write_report(output)
     if json:
         say_json({"output": output, **result.summary()})
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from warpwright.errors import BadInput
 from warpwright.io import Header, Space
 from warpwright.io.image import READABLE, suffix_of
 
-__all__ = ["Case", "CasePair", "Cohort", "Data", "Pairing", "Split", "first_of", "read_cohort"]
+__all__ = ["Case", "CasePair", "Cohort", "Data", "Pairing", "Split", "first_of", "read_cohort", "read_pair_table"]
 
 Pairing = Literal["random", "group", "paired", "atlas"]
 Split = Literal["train", "validation", "test"]
@@ -206,6 +207,15 @@ def read_cohort(data: Data) -> Cohort:
     return cohort
 
 
+def read_pair_table(table: Path) -> tuple[CasePair, ...]:
+    """All rows of a table of pairs, of whatever split, in its order; all files exist, and none of them is opened.
+
+    Raises:
+        BadInput: the table cannot be read, is one of images, names something twice, or points nowhere.
+    """
+    return _read_table(table, "paired")[1]
+
+
 def first_of(names: Iterable[str], separator: str = ", ") -> str:
     """The first 20 of some names, and how many more there are."""
     every = list(names)
@@ -373,7 +383,7 @@ def _check_rows(table: Path, rows: Sequence[Mapping[str, str]], needed: Sequence
 def _check_files(table: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
     nowhere: list[str] = []
     for row in rows:
-        bad = [f"{name} {row[name]}" for name in columns if row.get(name) and not (table.parent / row[name]).exists()]
+        bad = [f"{name} {row[name]}" for name in columns if row.get(name) and not os.path.exists(table.parent / row[name])]
         nowhere.extend([f"{row['id']!r} ({', '.join(bad)})"] if bad else [])
     if nowhere:
         raise BadInput(f"{table}: rows that point nowhere: {first_of(nowhere)}; expected files, relative to the table")

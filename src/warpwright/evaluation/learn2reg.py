@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
+import scipy
 import torch
-from scipy import ndimage
 
 from warpwright.errors import BadInput
 from warpwright.evaluation._arrays import Values, as_array, nan_mean
@@ -47,7 +47,7 @@ def warp_labels(moving_labels: Values, displacement: Values) -> np.ndarray:
     """
     field = as_array(displacement)
     points = np.indices(field.shape[1:]) + field
-    return ndimage.map_coordinates(as_array(moving_labels), points, order=0)
+    return scipy.ndimage.map_coordinates(as_array(moving_labels), points, order=0)
 
 
 def dice(fixed: Values, moving: Values, moved: Values, labels: Iterable[int]) -> tuple[float, list[float]]:
@@ -94,7 +94,7 @@ def target_registration_error(
         (N,) mm.
     """
     fixed = as_array(fixed_points)
-    moved = np.stack([ndimage.map_coordinates(component, fixed.T) for component in as_array(displacement)], 1)
+    moved = np.stack([scipy.ndimage.map_coordinates(component, fixed.T) for component in as_array(displacement)], 1)
     return np.linalg.norm((fixed + moved - as_array(moving_points)) * np.asarray(moving_spacing), axis=1)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from warpwright.errors import BadInput
 from warpwright.evaluation._arrays import Values, as_mask, check_same_shape
@@ -113,14 +113,14 @@ def surface_distances(
         )
     if not (fixed.any() and moved.any()):
         return ()
-    box = ndimage.find_objects((fixed | moved).astype(np.uint8))[0]
+    box = scipy.ndimage.find_objects((fixed | moved).astype(np.uint8))[0]
     first, second = (_surfels(m[box], spacing) if method == "surfel" else _border(m[box]) for m in (fixed, moved))
     return _directed(first, second, spacing), _directed(second, first, spacing)
 
 
 def _directed(own: np.ndarray, other: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the nearest element of `other`, and weight, of each element of `own`; weights are > 0 on a surface."""
-    distance = np.asarray(ndimage.distance_transform_edt(other == 0, sampling=spacing))
+    distance = np.asarray(scipy.ndimage.distance_transform_edt(other == 0, sampling=spacing))
     return distance[own > 0], own[own > 0]
 
 
@@ -129,7 +129,7 @@ def _surfels(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
-    return (mask & ~ndimage.binary_erosion(mask)).astype(np.float64)
+    return (mask & ~scipy.ndimage.binary_erosion(mask)).astype(np.float64)
 
 
 def _percentile(distances: np.ndarray, weights: np.ndarray, percentile: float, method: SurfaceMethod) -> float:

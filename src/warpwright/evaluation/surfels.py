@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 __all__ = ["neighbour_codes", "surfel_areas"]
 
@@ -63,7 +63,7 @@ def _all_pieces(dim: int) -> tuple[tuple[np.ndarray, ...], ...]:
         corners = np.array([code >> bit & 1 for bit in range(2**dim)]).reshape((2,) * dim)
         corners = 1 - corners if corners.sum() > 2 ** (dim - 1) else corners
         groups = np.zeros_like(corners)
-        ndimage.label(corners, output=groups)
+        scipy.ndimage.label(corners, output=groups)
         table.append(tuple(piece for g in range(1, groups.max() + 1) for piece in _pieces(groups == g)))
     return tuple(table)
 

@@ -172,7 +172,7 @@ def _read_field(path: Path, values: np.ndarray, fixed: np.ndarray, dim: int) -> 
         grid = from_itk(size.tolist(), fixed[dim : 2 * dim], fixed[2 * dim : 3 * dim], fixed[3 * dim :])
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    vectors = values.astype(np.float32).reshape(*size[::-1], dim).T
+    vectors = values.astype(np.float32, copy=False).reshape(*size[::-1], dim).T
     return field_from_lps(torch.from_numpy(np.ascontiguousarray(vectors)), grid)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "draw"]
+__all__ = ["COLOURS", "FLOOR", "MOVING", "TICKS", "Picture", "colour_limit", "draw", "grid_lines", "scaled", "window"]
 
 COLOURS = ("#ffd23f", "#3fd0ff", "#ff6b6b", "#7dff7a", "#d68cff", "#ff9f45", "#8affea", "#ffb3d9")
 TITLES = ("fixed", "moving, before", "moved", "fixed | moved", "deformation", "log Jacobian (green: folds)")
@@ -95,10 +95,10 @@ def draw(picture: Picture, path: str | Path) -> None:
         left=0.25 / width, right=1 - 1.1 / width, bottom=0.15 / height, top=1 - top / height, wspace=0.04, hspace=0.05
     )
     windows = [
-        _window(_volume(picture.fixed)),
-        _window(np.concatenate([_volume(i).ravel() for i in (picture.before, picture.moved)])),
+        window(_volume(picture.fixed)),
+        window(np.concatenate([_volume(i).ravel() for i in (picture.before, picture.moved)])),
     ]
-    limit = _limit(_volume(picture.jacobian))
+    limit = colour_limit(_volume(picture.jacobian))
     for row, cut in zip(axes, cuts, strict=True):
         _draw_row(list(row), cut, picture, windows, limit)
     for axis, title in zip(axes[0], titles, strict=True):
@@ -116,7 +116,7 @@ def _draw_row(axes: list[Axes], cut: Slice, picture: Picture, windows: list[tupl
     fixed, before, moved = (cut.cut(_volume(i)) for i in (picture.fixed, picture.before, picture.moved))
     reach = (0, cut.size[1], cut.size[0], 0)
     grey = {"cmap": "gray", "extent": reach, "interpolation": "nearest"}
-    parts = [_scaled(fixed, windows[0]), _scaled(before, windows[1]), _scaled(moved, windows[1])]
+    parts = [scaled(fixed, windows[0]), scaled(before, windows[1]), scaled(moved, windows[1])]
     for axis, part in zip(axes[:3], parts, strict=True):
         axis.imshow(part, vmin=0, vmax=1, **grey)
     axes[3].imshow(np.where(_checks(cut), parts[0], parts[2]), vmin=0, vmax=1, **grey)
@@ -182,16 +182,32 @@ def _landmarks(axes: list[Axes], cut: Slice, picture: Picture) -> None:
 
 
 def _grid_lines(axis: Axes, cut: Slice, displacement: np.ndarray) -> None:
-    """Lines of equal moving coordinate: what a regular grid in the moving frame looks like on the fixed image."""
+    down, right = ((np.arange(n) + 0.5) * s for n, s in zip(cut.shape, cut.spacing, strict=True))
+    for place, levels in grid_lines(cut, displacement):
+        axis.contour(right, down, place, levels, colors="#59e3a7", linewidths=0.7, linestyles="solid")
+
+
+def grid_lines(cut: Slice, displacement: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Lines of equal moving coordinate: what a regular grid in the moving frame looks like on the fixed image.
+
+    Args:
+        cut: of the volume that the displacement lies on.
+        displacement: (D, *S), voxels.
+
+    Returns:
+        For the rows and for the columns the (rows, columns) coordinate, mm, and the values at which lines are drawn; nothing
+        for a cut of one row or column.
+    """
+    if min(cut.shape) < 2:
+        return []
     step = max(cut.size) / LINES
     down, right = ((np.arange(n) + 0.5) * s for n, s in zip(cut.shape, cut.spacing, strict=True))
-    if min(cut.shape) < 2:
-        return
+    found = []
     for k, (along, here) in enumerate(((cut.rows, down[:, None]), (cut.columns, right[None]))):
         shift = cut.cut(displacement[along]) * cut.spacing[k] * (-1 if cut.flipped[k] else 1)
         place = here + shift
-        levels = np.arange(np.floor(place.min() / step), np.ceil(place.max() / step) + 1) * step
-        axis.contour(right, down, place, levels, colors="#59e3a7", linewidths=0.7, linestyles="solid")
+        found.append((place, np.arange(np.floor(place.min() / step), np.ceil(place.max() / step) + 1) * step))
+    return found
 
 
 def _jacobian(axis: Axes, cut: Slice, determinant: np.ndarray, limit: float) -> None:
@@ -240,17 +256,20 @@ def _volume(image: Image) -> np.ndarray:
     return image.data[0].numpy()
 
 
-def _window(values: np.ndarray) -> tuple[float, float]:
+def window(values: np.ndarray) -> tuple[float, float]:
     """Grey range: percentiles 1 and 99 of what is not padding (a least value that fills more than 2 % of the voxels)."""
     low = values.min()
     padding = values == low
     shown = values[~padding] if 0.02 < padding.mean() < 1 else values.ravel()
     a, b = np.percentile(shown, [1, 99])
-    return float(a), float(b if b > a else a + 1)
+    if not b > a:  # of two values, or of one
+        a, b = (low, a) if a > low else (a, a + 1)
+    return float(a), float(b)
 
 
-def _scaled(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    return np.clip((values - window[0]) / (window[1] - window[0]), 0, 1)
+def scaled(values: np.ndarray, between: tuple[float, float]) -> np.ndarray:
+    """Shares of a grey range, 0 to 1."""
+    return np.clip((values - between[0]) / (between[1] - between[0]), 0, 1)
 
 
 def _checks(cut: Slice) -> np.ndarray:
@@ -260,7 +279,7 @@ def _checks(cut: Slice) -> np.ndarray:
     return (down[:, None] + right[None]) % 2 == 0
 
 
-def _limit(determinant: np.ndarray) -> float:
+def colour_limit(determinant: np.ndarray) -> float:
     """Half the range of the colours: the 99.5th percentile of |log det|, between log 2 and log 8."""
     logarithm = np.abs(np.log(np.maximum(determinant, FLOOR)))
     return float(np.clip(np.percentile(logarithm, 99.5), LEAST_LIMIT, MOST_LIMIT))

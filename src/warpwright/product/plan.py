@@ -67,11 +67,16 @@ class Plan:
     photograph: Photograph | None = None
     colours: Image | None = None
     remarks: tuple[str, ...] = ()
+    space: Space | None = None
+    header: Header = "strict"
 
     def to_mapping(self) -> dict[str, Any]:
         """What is known before the work: inputs, grids, settings, versions."""
         return {
+            "directory": str(Path.cwd()),
             "inputs": self.inputs,
+            "space": self.space,
+            "header": self.header,
             "grids": {"fixed": _described(self.fixed.grid), "moving": _described(self.moving.grid)},
             "photograph": self.photograph,
             "settings": to_mapping(self.settings),
@@ -256,6 +261,8 @@ def prepare(
         inputs = {name: digest(value) for name, value in given.items() if value is not None}
         for side, chosen in zip(SIDES, series, strict=True):
             inputs[side] |= {} if chosen is None else {"series": chosen}
+        if initial is not None:
+            inputs.setdefault("initial", {})  # a transform in memory has no path
         maps = tuple(
             labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True)
         )
@@ -280,6 +287,8 @@ def prepare(
             inputs=inputs,
             photograph=photograph,
             colours=looks[1].colours,
+            space=space,
+            header=header,
         )
 
 

@@ -16,13 +16,16 @@ from warpwright.io.image import write_image
 from warpwright.io.points import Points
 from warpwright.io.transform import write_transform
 from warpwright.methods import Registration
+from warpwright.product.deformation import drawn_displacement
 from warpwright.product.figure import Picture, draw
 from warpwright.product.output import plain, whole_folder, write_json
 from warpwright.product.scores import Scores, Verdict, energy_text, inverse_text
 from warpwright.product.trust import Trust
-from warpwright.transforms import Affine, Composite, Transform, split
+from warpwright.transforms import Affine, Transform
 
 __all__ = ["Labels", "Landmarks", "RegistrationResult"]
+
+OPTIONAL = ("figure.png", "moved.png", "score.nii.gz", "report.html")  # files of a result that not every run leaves
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,15 +106,16 @@ class RegistrationResult:
         scores = self.scores.to_mapping() | ({} if self.trust is None else {"trust": self.trust.figures})
         return plain({"verdict": verdict, "scores": scores, "stages": stages, "notes": self.notes, **self.record})
 
-    def save(self, directory: str | Path, *, force: bool = False, command: str | None = None) -> Path:
+    def save(self, directory: str | Path, *, force: bool = False, command: str | None = None, figure: bool = True) -> Path:
         """Write transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png and result.json; all or none.
 
         Of photographs also moved.png, and score.nii.gz where it was asked for.
 
         Args:
             directory: a new or empty folder, or any if `force`.
-            force: replace the results of an earlier run; other files in the folder stay.
+            force: replace the results of an earlier run, its report too; other files in the folder stay.
             command: the command line that led here, for `result.json`.
+            figure: whether to draw figure.png.
 
         Raises:
             BadInput: the folder is not empty or cannot be written.
@@ -123,9 +127,13 @@ class RegistrationResult:
                 images.result()
             write_transform(folder / "transform.h5", self.transform)
             write_transform(folder / "inverse.h5", self.inverse)
-            draw(self.picture(), folder / "figure.png")
+            if figure:
+                draw(self.picture(), folder / "figure.png")
             write_json(folder / "result.json", {"command": command, **self.summary()})
             images.result()
+            written = {path.name for path in folder.iterdir()}
+        for name in set(OPTIONAL) - written:  # of an earlier run, which would be taken for this one's
+            (Path(directory) / name).unlink(missing_ok=True)
         return Path(directory)
 
     def _write_images(self, folder: Path) -> None:
@@ -139,9 +147,6 @@ class RegistrationResult:
     def picture(self) -> Picture:
         """What `figure.png` shows: the deformation without its affine part, everything else of the full map."""
         grid = self.fixed.grid
-        affine, field = split(self.transform, grid)
-        whole = not bool(field.displacement.any())
-        shown = self._linear_part(affine) if whole else field.displacement
         points: dict[str, Tensor] = {}
         if self.landmarks is not None:
             carried = {"fixed": Affine.identity(grid.dim), "before": self.initial.inverse(), "moved": self.inverse}
@@ -153,7 +158,7 @@ class RegistrationResult:
             fixed=self.fixed,
             before=self.before,
             moved=self.moved,
-            displacement=shown,
+            displacement=drawn_displacement(self.transform, grid),
             jacobian=self.jacobian,
             score=None if self.trust is None else self.trust.score_map,
             fixed_labels=None if labels is None else labels.fixed,
@@ -163,13 +168,6 @@ class RegistrationResult:
             warning="; ".join(self.verdict.sentences),
             **points,
         )
-
-    def _linear_part(self, affine: Affine) -> Tensor:
-        """The affine as a displacement, its shift at the centre of the fixed image left out."""
-        grid = self.fixed.grid
-        matrix = affine.matrix.copy()
-        matrix[:-1, -1] = grid.centre - matrix[:-1, :-1] @ grid.centre
-        return split(Composite((Affine.identity(grid.dim), Affine(matrix))), grid)[1].displacement
 
     def _title(self) -> str:
         scores = self.scores

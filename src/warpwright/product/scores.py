@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,18 @@ from warpwright.io.points import Points
 from warpwright.transforms import Affine, Transform, split
 
 __all__ = [
+    "APART",
+    "INEXACT",
     "Scores",
     "Verdict",
+    "better",
     "common_labels",
     "determinant",
     "determinant_figures",
     "energy_text",
     "inverse_text",
     "judge",
+    "nothing_to_improve",
     "score",
 ]
 
@@ -83,6 +87,26 @@ class Scores:
         """Plain values for JSON."""
         means = dict(zip(("mean_dice_before", "mean_dice_after"), self.mean_dice, strict=True)) if self.dice_after else {}
         return asdict(self) | means
+
+    @classmethod
+    def from_mapping(cls, found: Mapping[str, Any]) -> Scores:
+        """The figures that `to_mapping` gave, read from JSON, where NaN and infinity are null.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: they are not such figures.
+        """
+        names = [one.name for one in fields(cls)]
+        values = {name: found[name] for name in names}
+        for name in names:
+            if isinstance(values[name], Mapping):
+                values[name] = {key: _number(value) for key, value in values[name].items()}
+            elif isinstance(values[name], list):
+                values[name] = tuple(int(label) for label in values[name])
+            else:
+                values[name] = _number(values[name], math.inf if name.startswith("energy") else math.nan)
+        for name in ("dice_before", "dice_after"):
+            values[name] = {int(label): value for label, value in values[name].items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +187,7 @@ def judge(scores: Scores, voxel: float) -> Verdict:
         voxel: finest spacing of the fixed image, mm.
     """
     sentences = [*_closeness(scores), *_got_worse(scores)]
-    equal = not sentences and _equal(scores)
+    equal = not sentences and nothing_to_improve(scores)
     notes = ("the images are alike where they are: nothing to improve",) if equal else ()
     improved = not sentences and not equal
     folds = scores.folded_percent > 0
@@ -176,6 +200,20 @@ def judge(scores: Scores, voxel: float) -> Verdict:
         gone = ", ".join(str(label) for label in scores.vanished_labels)
         sentences.append(f"labels that vanish when moved: {gone}")
     return Verdict(improved=improved, folds=folds, sentences=tuple(sentences), notes=notes)
+
+
+def _number(value: Any, unknown: float = math.nan) -> float:
+    return unknown if value is None else float(value)
+
+
+def better(scores: Scores) -> bool:
+    """Whether the images are more alike than before, by more than rounding."""
+    return _gain(scores) > WORSE * abs(scores.energy_after)
+
+
+def nothing_to_improve(scores: Scores) -> bool:
+    """Whether the images were equal from the start, and still are."""
+    return max(abs(scores.energy_before), abs(scores.energy_after)) < ALIKE and abs(_gain(scores)) < WORSE
 
 
 def energy_text(energy: float) -> str:
@@ -192,10 +230,6 @@ def inverse_text(errors: Mapping[str, float]) -> str:
     return f"off by {errors['p95']:.2g} mm (95th percentile), at most {errors['max']:.2g} mm"
 
 
-def _equal(scores: Scores) -> bool:
-    return max(abs(scores.energy_before), abs(scores.energy_after)) < ALIKE and abs(_gain(scores)) < WORSE
-
-
 def _gain(scores: Scores) -> float:
     return scores.energy_before - scores.energy_after
 
@@ -206,8 +240,7 @@ def _closeness(scores: Scores) -> list[str]:
     if not scores.overlap >= APART:
         least = f"next to no voxel under the result ({100 * scores.overlap:.2g} % of the smaller one)"
         sentences.append(f"the images share {least if scores.overlap > 0 else 'no voxel under the result'}")
-    better = _gain(scores) > WORSE * abs(scores.energy_after)
-    if not better and not _equal(scores):
+    if not better(scores) and not nothing_to_improve(scores):
         before, after = energy_text(scores.energy_before), energy_text(scores.energy_after)
         sentences.append(f"did not improve: similarity {before} before, {after} after")
     return sentences

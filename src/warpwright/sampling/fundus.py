@@ -6,8 +6,8 @@ from itertools import product
 from typing import Any, cast
 
 import numpy as np
+import scipy  # pyright: ignore[reportMissingTypeStubs]
 import torch
-from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 __all__ = ["enhance_fundus", "equalise", "field_of_view", "green_channel", "luminance"]
@@ -43,7 +43,7 @@ def field_of_view(photograph: Tensor) -> Tensor:
     Returns:
         (1, *S) float32, 1 inside and 0 outside; 0 everywhere if the photograph is dark.
     """
-    untyped = cast(Any, ndimage)
+    untyped = cast(Any, scipy.ndimage)
     brightest = photograph.amax(0).cpu().numpy()
     parts, count = untyped.label(brightest > max(SHARE * float(np.percentile(brightest, BRIGHT)), DARK))
     if not count:

@@ -1,0 +1,168 @@
+"""What a cohort is asked to do: the rows of a table of pairs, and how each of them is registered.
+
+The description lies in the output folder as `cohort.json`, so that the folder can be looked at and gone on with alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warpwright.config import from_mapping, read_mapping, to_mapping
+from warpwright.data.manifest import Case, CasePair, read_pair_table
+from warpwright.errors import BadInput
+from warpwright.product.choices import Header, Initialise, Kind, Photograph, Preset, SimilarityName, Space
+from warpwright.product.inputs import digest
+from warpwright.product.output import write_json
+
+__all__ = ["DESCRIPTION", "Options", "Pair", "Work", "load_work", "options_digest", "read_work", "save_work"]
+
+DESCRIPTION = "cohort.json"
+FORMAT = 1  # of `cohort.json`
+FIGURES = ("figures",)  # options that say which files are left, and not what is in the others
+CONTENT = ("config", "model")  # options that name files, which count by what is in them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How every pair is registered: the options of `product.register` that can be the same for many pairs.
+
+    Args:
+        config: as there; an absolute path once it is part of a `Work`, like `model`.
+        figures: draw figure.png, and a small picture of it for the page of the cohort.
+    """
+
+    transform: Kind | None = None
+    similarity: SimilarityName | None = None
+    preset: Preset = "balanced"
+    initialise: Initialise | None = None
+    config: Path | None = None
+    model: Path | None = None
+    refine: int = 0
+    refine_rate: float | None = None
+    refine_field: int = 0
+    score: bool = False
+    space: Space | None = None
+    photograph: Photograph | None = None
+    header: Header = "strict"
+    device: str = "auto"
+    seed: int = 0
+    figures: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One row of the table.
+
+    Args:
+        id: unique; the name of its folder.
+        files: column of the table to absolute path, of the columns that are not empty.
+        group: what it belongs to; "" for none.
+        split: train, validation or test.
+    """
+
+    id: str
+    files: dict[str, Path]
+    group: str = ""
+    split: str = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a cohort is asked to do.
+
+    Args:
+        table: absolute path of the table that the pairs are from.
+        options: how each is registered.
+        pairs: in the order of the table.
+    """
+
+    table: Path
+    options: Options
+    pairs: tuple[Pair, ...]
+
+
+def read_work(table: Path, options: Options) -> Work:
+    """The work that a table and options describe.
+
+    Args:
+        table: `.csv` or `.jsonl` with one row a pair, in the format of `data.manifest`; paths are relative to it.
+        options: paths in it may be relative to the working directory.
+
+    Raises:
+        BadInput: see `read_pair_table`.
+    """
+    pairs = tuple(_pair(row) for row in read_pair_table(table))
+    config, model = (None if path is None else _absolute(path) for path in (options.config, options.model))
+    return Work(table=_absolute(table), options=replace(options, config=config, model=model), pairs=pairs)
+
+
+def save_work(work: Work, folder: Path) -> None:
+    """Write `cohort.json`, whole or not at all; the same work gives the same bytes.
+
+    Raises:
+        BadInput, Failed: it cannot be written.
+    """
+    pairs = [{"id": p.id, "files": p.files, "group": p.group, "split": p.split} for p in work.pairs]
+    told = {"format": FORMAT, "table": work.table, "options": to_mapping(work.options), "pairs": pairs}
+    write_json(folder / DESCRIPTION, told)
+
+
+def load_work(folder: Path) -> Work:
+    """The work of a folder in which a cohort was begun.
+
+    Raises:
+        BadInput: it holds none, or one of another version.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise BadInput(f"{folder}: holds no {DESCRIPTION}, expected a folder that `warpwright cohort` wrote")
+    found = read_mapping(path)
+    if found.pop("format", None) != FORMAT:
+        raise BadInput(f"{path}: is of another version of Warpwright, expected format {FORMAT}")
+    try:
+        options = from_mapping(Options, found["options"], where=f"{path}.options")
+        pairs = tuple(
+            Pair(id=p["id"], files={k: Path(v) for k, v in p["files"].items()}, group=p["group"], split=p["split"])
+            for p in found["pairs"]
+        )
+        return Work(table=Path(found["table"]), options=options, pairs=pairs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path}: is not what `warpwright cohort` writes ({error!r})") from None
+
+
+def options_digest(options: Options) -> str:
+    """SHA-256 of all that decides what a pair's results are, beside its files: files that options name count by content.
+
+    Raises:
+        BadInput: such a file cannot be read.
+    """
+    told: dict[str, Any] = {name: value for name, value in to_mapping(options).items() if name not in FIGURES}
+    for name in CONTENT:
+        path = getattr(options, name)
+        if path is not None:
+            try:
+                path.stat()
+                told[name] = digest(path)["sha256"]
+            except OSError as error:
+                raise BadInput(f"{path}: cannot be read ({error.strerror}), expected what --{name} names") from None
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _pair(row: CasePair) -> Pair:
+    files = {**_files("fixed", row.fixed), **_files("moving", row.moving)}
+    return Pair(id=row.id, files=files, group=row.fixed.group, split=row.fixed.split)
+
+
+def _files(side: str, case: Case) -> dict[str, Path]:
+    extras = {"mask": case.mask, "labels": case.labels, "points": case.points}
+    named = {side: case.image, **{f"{side}_{extra}": path for extra, path in extras.items()}}
+    return {column: _absolute(path) for column, path in named.items() if path is not None}
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))

@@ -1,0 +1,172 @@
+"""Charts as numbers: a template draws them, in colours that follow the page's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from warpwright.product.figure import FLOOR, TICKS
+
+__all__ = ["Chart", "Line", "energies", "histogram", "landmarks"]
+
+WIDTH, HEIGHT = 520, 240
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 52  # of the box that the axes enclose
+BINS = 61
+SAMPLES = 1_000_000  # voxels that a histogram counts, evenly spread
+NAMES = 10  # stages from which every other name is left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Points of a line, "x,y x,y", and its kind, which is its colour."""
+
+    points: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart in a box of `width` x `height`; places are in its units.
+
+    Args:
+        name: for a person, short.
+        told: what it says, for a person who does not see it.
+        x_label: of the axis across.
+        y_label: of the axis up.
+        x_ticks: place and text.
+        y_ticks: likewise.
+        bars: x, y, width, height, kind.
+        lines: between points.
+        dots: x, y, kind.
+        frame: left, top, right and bottom of what the axes enclose.
+        width: of the box.
+        height: likewise.
+    """
+
+    name: str
+    told: str
+    x_label: str
+    y_label: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    bars: tuple[tuple[float, float, float, float, str], ...] = ()
+    lines: tuple[Line, ...] = ()
+    dots: tuple[tuple[float, float, str], ...] = ()
+    frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from at most `low` to at least `high`."""
+    rough = max(high - low, 1e-12) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(k * power for k in (1, 2, 2.5, 5, 10) if k * power >= rough * (1 - 1e-9))
+    return [round(k * step, 12) for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def _across(share: float) -> float:
+    return round(LEFT + share * (WIDTH - RIGHT - LEFT), 1)
+
+
+def _up(value: float, ticks: Sequence[float]) -> float:
+    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+    return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
+
+
+def _upwards(ticks: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    return tuple((_up(tick, ticks), f"{tick:g}") for tick in ticks)
+
+
+def energies(stages: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The energy at the beginning and the end of every stage, which is all that is recorded; None where nothing is.
+
+    Energies of different stages are not comparable: they are taken at other resolutions.
+    """
+    known = [s for s in stages if s["energy_start"] is not None and s["energy_end"] is not None]
+    if not known:
+        return None
+    values = [float(s[key]) for s in known for key in ("energy_start", "energy_end")]
+    ticks = _ticks(min(*values, 0.0), max(values))
+    lines, dots, names = [], [], []
+    every = 1 + (len(known) - 1) // NAMES
+    for number, stage in enumerate(known):
+        kind = str(stage["name"]).split(" ")[0]
+        family = "linear" if kind in ("start", "affine", "rigid") else "deformable"
+        ends = [
+            (_across((number + share) / len(known)), _up(float(stage[key]), ticks))
+            for share, key in ((0.15, "energy_start"), (0.85, "energy_end"))
+        ]
+        lines.append(Line(points=" ".join(f"{x},{y}" for x, y in ends), kind=family))
+        dots.extend((x, y, family) for x, y in ends)
+        if number % every == 0:
+            names.append((_across((number + 0.5) / len(known)), str(stage["name"])))
+    told = "; ".join(f"{s['name']}: {s['energy_start']:.4g} to {s['energy_end']:.4g}" for s in known)
+    return Chart(
+        name="Energy by stage",
+        told=told,
+        x_label="stage and share of the resolution",
+        y_label="energy",
+        x_ticks=tuple(names),
+        y_ticks=_upwards(ticks),
+        lines=tuple(lines),
+        dots=tuple(dots),
+    )
+
+
+def histogram(determinant: np.ndarray, limit: float) -> Chart:
+    """How the volume ratios are spread over the voxels.
+
+    Args:
+        determinant: of the map, any shape.
+        limit: largest |log determinant| shown; what lies beyond is counted in the last bars.
+    """
+    seen = determinant.ravel()[:: max(1, determinant.size // SAMPLES)]
+    logarithm = np.log(np.maximum(seen, FLOOR))
+    places = np.clip((logarithm / limit + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
+    shares = 100 * np.bincount(places, minlength=BINS) / places.size
+    ticks = _ticks(0, float(shares.max()))
+    base, wide = _up(0, ticks), (WIDTH - RIGHT - LEFT) / BINS
+    bars = []
+    for k, share in enumerate(shares.tolist()):
+        top = _up(share, ticks)
+        if base > top:
+            kind = "shrinks" if k < BINS // 2 else "grows" if k > BINS // 2 else "stays"
+            bars.append((round(LEFT + k * wide + 0.5, 1), top, round(wide - 1, 1), round(base - top, 1), kind))
+    low, middle, high = np.percentile(seen, [1, 50, 99])
+    return Chart(
+        name="Volume ratios",
+        told=f"Median {middle:.2g}; 98 % of the voxels lie between {low:.2g} and {high:.2g}",
+        x_label="volume in moving / volume in fixed",
+        y_label="% of the voxels",
+        x_ticks=tuple((_across((math.log(k) / limit + 1) / 2), text) for k, text in TICKS.items() if abs(math.log(k)) <= limit),
+        y_ticks=_upwards(ticks),
+        bars=tuple(bars),
+        height=HEIGHT - 12,
+    )
+
+
+def landmarks(before: np.ndarray, after: np.ndarray) -> Chart:
+    """Errors of all landmarks before and after, mm, each set in ascending order."""
+    ticks = _ticks(0, max(float(before.max()), float(after.max()), 1e-3))
+    count = len(before)
+    lines, dots = [], []
+    for kind, errors in (("before", np.sort(before)), ("after", np.sort(after))):
+        places = [(_across((k + 0.5) / count), _up(error, ticks)) for k, error in enumerate(errors.tolist())]
+        lines.append(Line(points=" ".join(f"{x},{y}" for x, y in places), kind=kind))
+        dots.extend((x, y, kind) for x, y in places if count <= 60)
+    return Chart(
+        name="Landmark errors",
+        told=f"Before at most {before.max():.2f} mm, after at most {after.max():.2f} mm",
+        x_label="landmarks, from the least error to the largest",
+        y_label="error, mm",
+        height=HEIGHT - 12,
+        x_ticks=tuple((_across(share), text) for share, text in ((0, "0%"), (0.5, "50%"), (1, "100%"))),
+        y_ticks=_upwards(ticks),
+        lines=tuple(lines),
+        dots=tuple(dots),
+    )

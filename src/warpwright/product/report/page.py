@@ -1,0 +1,155 @@
+"""The page: values into a template, which escapes all of them, and the page into a file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warpwright.errors import BadInput
+from warpwright.io.atomic import replacing
+from warpwright.product.output import check_file
+from warpwright.product.report.charts import energies, histogram, landmarks
+from warpwright.product.report.checks import checks, headline
+from warpwright.product.report.cite import references
+from warpwright.product.report.encode import DIFFERENCE, JACOBIAN
+from warpwright.product.report.planes import planes, scales
+from warpwright.product.report.run import Record, read_record, read_run
+from warpwright.product.report.tables import facts, inputs, label_rows, landmark_table, name_of, pretty, stage_rows, trusted
+from warpwright.product.resources import threads
+from warpwright.product.scores import Scores
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["REPORT", "page", "write_report"]
+
+REPORT = "report.html"
+TWO_KINDS = ("mutualinformation", "mind")  # similarities of images whose intensities cannot be subtracted
+MODES = ("Mosaic", "Swipe", "Flicker", "Checkerboard")
+
+
+def write_report(folder: str | Path, output: str | Path | None = None, *, force: bool = False) -> Path:
+    """Write the report of a registration; whole or not at all.
+
+    Args:
+        folder: what `register` left. The images that it names are read where they were.
+        output: file to write; default `report.html` in the folder.
+        force: replace an existing one.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        BadInput: the folder is no result, an input is gone or has changed, or the file cannot be written.
+        Failed: writing failed on the way.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    target = check_file(folder / REPORT if output is None else output, force=force)
+    with threads(1):  # files are read side by side instead
+        text = page(record)
+    with replacing(target) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "replace"))
+    return target
+
+
+def page(record: Record) -> str:
+    """The HTML of a registration; the same for the same files.
+
+    Raises:
+        BadInput: see `read_run`, or the record lacks something.
+    """
+    try:
+        told = _told(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise BadInput(f"{record.path}: is not what `register` writes ({reason})") from None
+    with ThreadPoolExecutor(1) as beside:  # files are read meanwhile
+        template = beside.submit(_template)
+        drawn = _drawn(record)
+    return template.result().render(**told, **drawn)
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """What the record says, as values for the template."""
+    values, scores = record.values, Scores.from_mapping(record.values["scores"])
+    verdict = values["verdict"]
+    names = [name_of(record.place(side), side) for side in ("fixed", "moving")]
+    return {
+        "names": names,
+        "headline": headline(verdict, scores),
+        "sentences": [str(sentence) for sentence in verdict["sentences"]],
+        "notes": [str(note) for note in values["notes"]],
+        "checks": checks(scores, min(record.grids[0].spacing)),
+        "stages": stage_rows(values["stages"]),
+        "energies": energies(values["stages"]),
+        "two_kinds": (values["settings"].get("similarity") or {}).get("kind") in TWO_KINDS,
+        "trusted": trusted(values),
+        "facts": facts(values, record.grids),
+        "inputs": inputs(values),
+        "settings": pretty(values["settings"]),
+        "versions": {str(name): str(version) for name, version in values["versions"].items()},
+        "command": values.get("command"),
+        "directory": values.get("directory"),
+        "photograph": values.get("photograph"),
+        "references": references(values),
+        "modes": MODES,
+    }
+
+
+def _drawn(record: Record) -> dict[str, Any]:
+    """What the files hold, as values for the template."""
+    run, scores = read_run(record), Scores.from_mapping(record.values["scores"])
+    kind = (record.values["settings"].get("similarity") or {}).get("kind")
+    known = {*scores.dice_after, *scores.vanished_labels, *scores.prompted_labels}
+    drawn, shades = planes(run, scales(run, known), subtracted=kind not in TWO_KINDS)
+    table = landmark_table(scores, run)
+    return {
+        "planes": drawn,
+        "scales": shades,
+        "histogram": histogram(run.jacobian.data.numpy(), shades.jacobian),
+        "labels": label_rows(scores, shades.labels),
+        "landmarks": table,
+        "errors": None if table is None or table.errors is None else landmarks(*table.errors),
+        **_inline(drawn_sizes={plane.name: (plane.width, plane.height) for plane in drawn}),
+    }
+
+
+def _inline(drawn_sizes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """Style and script of the page, and a policy that allows nothing but them and pictures that are in the page."""
+    style, script = _text("report.css"), _text("report.js")
+    for name, (width, height) in drawn_sizes.items():
+        longer = max(width, height)
+        style += f".{name}{{--w:{width};--h:{height};--across:{longer / width:.5f};--down:{longer / height:.5f}}}\n"
+    for name, colours in {"difference": DIFFERENCE, "jacobian": JACOBIAN, "score": ("#000", "#fff")}.items():
+        style += f".ramp.{name}{{background:linear-gradient(to right,{','.join(colours)})}}\n"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return {"style": style, "script": script, "policy": policy}
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+@cache
+def _text(name: str) -> str:
+    return (resources.files("warpwright.product.report") / "parts" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"exp": math.exp}
+    return environment.from_string(_text("report.html.jinja"))
