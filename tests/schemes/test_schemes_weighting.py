@@ -298,7 +298,10 @@ def test_smoothness_follows_the_residuals(code: bool) -> None:
 
 
 def test_the_score_falls_where_something_is_in_one_image_only() -> None:
-    """A patch of noise in the moving images' counterpart: the score finds it from the fixed image alone."""
+    """A patch of noise in the moving images' counterpart: the score finds it from the fixed image alone.
+
+    It is smooth over sqrt(beta / (2 alpha)) voxels at most, 1.6, less than the patch is wide.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = (32, 32)
     clean = smooth_field(shape, 0.5)[:, :1].float() + 0.5
@@ -306,7 +309,7 @@ def test_the_score_falls_where_something_is_in_one_image_only() -> None:
     patch[..., 8:16, 12:24] = True
     fixed = torch.where(patch, torch.rand(4, 1, *shape, generator=generator), clean.expand(4, -1, -1, -1))
     batch = PairBatch(fixed=fixed, moving=clean.expand(4, -1, -1, -1).contiguous(), spacing=(1.0, 1.0))
-    scheme = scheme_of(AdaptiveScoring(alpha=0.02, warmup=0.0, rate=3e-3, scale=0.5), steps=150)
+    scheme = scheme_of(AdaptiveScoring(alpha=0.02, beta=0.1, warmup=0.0, rate=3e-3, scale=0.5), steps=150)
     weighting = scoring_of(scheme)
     for step in range(150):
         scheme.step(step, [batch], alone)
@@ -489,3 +492,32 @@ def test_a_score_is_computed_once_for_an_image_and_anew_for_accumulated_batches(
     assert len(calls) == ways
     scheme.step(1, [batch, batch], alone)  # of one and the same tensor
     assert len(calls) == ways + 4 * ways
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_a_score_begins_alike_everywhere_where_the_sigmoid_has_a_slope(code: bool) -> None:
+    weighting = scoring_of(scheme_of(AdaptiveScoring(scale=0.25, paper_code=code)))
+    with torch.no_grad():
+        score = weighting.network.scores(torch.rand(1, 1, *SHAPES[2]))
+    assert float(score.mean()) == pytest.approx(0.5 if code else 0.8808, abs=0.1 if code else 1e-4)
+    assert (float(score.max() - score.min()) > 0) == code
+
+
+def test_a_score_that_is_drawn_to_one_can_still_fall() -> None:
+    """A bright square of the fixed image alone, alpha ten times the mean squared residual, Adam at 1e-3."""
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.5, alpha=0.15, beta=0.0, rate=1e-3), steps=100)
+    weighting, batch = scoring_of(scheme), batch_of(2)
+    square = torch.zeros_like(batch.fixed)
+    square[:, :, 4:8, 4:8] = 1
+    batch = replace(batch, fixed=square, moving=torch.zeros_like(square))
+    still = Prediction((replace(field_of(2).final, values=torch.zeros(2, 2, *SHAPES[2])),))
+    for _ in range(100):
+        weighting.begin(0)
+        weighting.optimiser.zero_grad()
+        loss, _ = weighting._loss(batch, still)  # pyright: ignore[reportPrivateUsage]
+        loss.sum().backward()
+        weighting.optimiser.step()
+    with torch.no_grad():
+        score = weighting.network.scores(square)
+    assert float(score[square > 0].mean()) < 0.5
+    assert float(score[square == 0].mean()) > 0.8

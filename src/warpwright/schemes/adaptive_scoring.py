@@ -10,7 +10,9 @@ r is the squared residual (of several terms their mean, by their weights); w ris
 follows `cos(min(factor mu, 1) pi/2)`, mu being the mean weighed residual of a step.
 
 Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
-code (in the paper it is 1, with which w hardly changes), which we do not let take w beyond its zero.
+code (in the paper it is 1, with which w hardly changes), which we do not let take w beyond its zero. The score begins at 0.88
+everywhere: from fresh weights, of which it is about 0.5, all gradients push it up at first, Adam runs on to where the sigmoid
+has no slope left, and it stays at 1.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from warpwright.schemes.weighting import (
 
 __all__ = ["AdaptiveScoring"]
 
+BEGIN = 2.0  # logit of the score before it has learned anything, 0.88
 COLLAPSED = 1e-3  # mean score of a batch below which nothing is learned from its images any more
 
 
@@ -56,7 +59,7 @@ class AdaptiveScoring(WeightingSettings):
         rate: learning rate of the score (Adam).
         scale: factor of the widths of its network.
         paper_code: as the published code has it: voxels that are 0 in both images do not count, the gradient of the score's
-            loss also reaches the model, beta stands within the average, whose decay grows from 0 over 100 epochs of 50
+            loss also reaches the model, the score begins as fresh weights have it, beta stands within the average, whose decay grows from 0 over 100 epochs of 50
             steps, and the cosine goes on beyond its zero. (mu is that of a step there too, where the code has the mean since
             the epoch began.)
 
@@ -94,7 +97,9 @@ class Scoring(Weighting):
     def __init__(self, settings: AdaptiveScoring, model: Model, steps: int, precision: torch.dtype | None) -> None:
         self.settings, self.model, self.steps, self.precision = settings, model, steps, precision
         like = next(model.parameters())
-        self.network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale).to(like.device, like.dtype)
+        begin = None if settings.paper_code else BEGIN
+        network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale, begin)
+        self.network = network.to(like.device, like.dtype)
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
         self.number, self.average = 0, 0.0
         self.alone = True  # one batch to the step
