@@ -103,6 +103,14 @@ def test_a_page_holds_everything(registered, result, volume, tmp_path):
     assert "the patient's right is at the left, anterior at the top" in str(pictures[0]["alt"])
     assert len(pictures) == 3 * (3 + 2 + 2)  # planes: images, differences, grid and volume
     assert {a["role"] for _, a in page.found if "role" in a} >= {"tablist", "tab", "tabpanel", "img"}
+    assert "The grid leaves the affine part out." in page.words
+    assert re.search(r" ≥ \d\.\d\d ", page.words)  # what is beyond the top of the difference has its colour
+    for words in ("before (dashed, squares)", "after (solid, dots)"):
+        assert words in page.words
+    (told,) = [a["aria-label"] for a in page.all("svg") if str(a.get("aria-label")).startswith("Landmark errors")]
+    assert "Before (dashed, squares)" in str(told)
+    assert {a["class"] for a in page.all("rect")} >= {"before"}
+    assert "polyline.before { stroke-dasharray" in text
     assert text.count("-outline-moved") == 2 * 3
     assert text.count("-point-moved") == 2 * 3
 
@@ -131,6 +139,8 @@ def test_register_writes_the_same_page_and_no_old_one_stays(flat, tmp_path, caps
     found = check_self_contained(page.decode())
     assert len(found.all("img")) == 3 + 2 + 2
     assert "Labels" not in [w.strip() for w in found.words.split("  ")]
+    assert "The map is affine alone: the grid shows that part" in found.words
+    assert "leaves the affine part out" not in found.words
     assert main([*arguments, "--force"]) == 0
     assert not (tmp_path / "o" / "report.html").exists()  # of another run than result.json
 
@@ -203,6 +213,32 @@ def test_a_bad_result_is_told_at_the_top(registered, tmp_path):
     assert "Not improved" in page.words
     assert "did not improve: similarity 0.1 before" in page.words
     assert any(a.get("class") == "card verdict bad" for a in page.all("section"))
+
+
+def test_a_label_of_the_fixed_image_only_is_outlined_and_listed(flat, tmp_path):
+    labels = read_image(flat.path("fixed_labels.nii.gz"))
+    data = labels.data.clone().to(torch.int16)
+    data[0, :4, :4] = 9
+    write_image(tmp_path / "fixed_labels.nii.gz", Image(data, labels.grid))
+    arguments = ["register", flat.path("fixed.nii.gz"), flat.path("moving.nii.gz"), "--transform", "rigid", "--preset", "fast"]
+    arguments += ["--fixed-labels", str(tmp_path / "fixed_labels.nii.gz"), "--moving-labels", flat.path("moving_labels.nii.gz")]
+    assert main([*arguments, "--output", str(tmp_path / "o"), "--report"]) == 0
+    text = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "in the fixed image only" in check_self_contained(text).words
+    (outlines,) = re.findall(r'<g id="image-outline-fixed" class="own">(.*?)</g>', text)
+    assert re.findall(r'class="(c\d)"', outlines) == ["c0", "c1", "c2"]
+
+
+def test_folds_are_a_bar_in_their_colour(registered, tmp_path):
+    shutil.copytree(registered, tmp_path / "o")
+    jacobian = read_image(tmp_path / "o" / "jacobian.nii.gz")
+    jacobian.data[0, 3, 3, 3:6] = -0.5
+    write_image(tmp_path / "o" / "jacobian.nii.gz", jacobian)
+    text = report(tmp_path / "o", tmp_path / "r.html")
+    page = check_self_contained(text)
+    assert "3 voxels fold" in page.words
+    assert [a["class"] for a in page.all("rect")].count("folds") == 1
+    assert ".folds{--k:#00ff00}" in text
 
 
 def edited(folder: Path, change) -> None:

@@ -18,11 +18,12 @@ from warpwright.geometry import Grid, Image
 from warpwright.io import Points
 from warpwright.product.photographs import Seen
 from warpwright.product.report.charts import energies, histogram, landmarks
-from warpwright.product.report.checks import checks, headline
+from warpwright.product.report.checks import Headline, checks, headline
 from warpwright.product.report.cite import references
 from warpwright.product.report.encode import DIFFERENCE, FOLD, grey, mapped, reduced
 from warpwright.product.report.planes import Plane, planes, scales
 from warpwright.product.report.run import Run
+from warpwright.product.report.tables import UNKNOWN, alone, label_rows
 from warpwright.product.report.vector import box, isolines
 from warpwright.product.scores import Scores, judge
 from warpwright.product.slices import slices
@@ -51,10 +52,13 @@ WORSE: dict[str, dict[str, Any]] = {
     "There and back": {"inverse_consistency": GOOD.inverse_consistency | {"p95": 0.7}},
     "Labels that vanish": {"vanished_labels": (2,)},
 }
+OBLIQUE = np.array([[0.0, -0.96, 0.28], [1.0, 0.0, 0.0], [0.0, 0.28, 0.96]])
 AXES = {
     "RAS": np.eye(3),
     "LPS": np.diag([-1.0, -1.0, 1.0]),
-    "oblique": np.array([[0.0, -0.96, 0.28], [1.0, 0.0, 0.0], [0.0, 0.28, 0.96]]),
+    "oblique": OBLIQUE,
+    "LAS": np.diag([-1.0, 1.0, 1.0]),  # left-handed, as is the next
+    "left-handed oblique": OBLIQUE @ np.diag([1.0, 1.0, -1.0]),
 }
 
 
@@ -63,9 +67,13 @@ def told(scores: Scores) -> dict[str, Any]:
     return {"improved": verdict.improved, "sentences": list(verdict.sentences)}
 
 
+def top(scores: Scores) -> Headline:
+    return headline(told(scores), scores, checks(scores, 1.0))
+
+
 def test_a_good_result_passes_every_check():
     assert {check.status for check in checks(GOOD, 1.0)} == {"good"}
-    found = headline(told(GOOD), GOOD)
+    found = top(GOOD)
     assert (found.status, found.text) == ("good", "Improved")
     assert "labels and landmarks" in found.basis
 
@@ -76,7 +84,7 @@ def test_what_the_verdict_warns_of_is_the_row_that_does_not_pass(name):
     verdict = told(scores)
     assert [check.name for check in checks(scores, 1.0) if check.status != "good"] == [name]
     assert len(verdict["sentences"]) == 1
-    found = headline(verdict, scores)
+    found = top(scores)
     assert found.text == ("Improved, with 1 warning" if verdict["improved"] else "Not improved")
     assert found.status == ("warn" if verdict["improved"] else "bad")
 
@@ -88,11 +96,27 @@ def test_what_was_not_measured_neither_passes_nor_fails():
     assert [name for name, status in statuses.items() if status == "none"] == [
         *("Mean Dice", "Landmark error", "There and back", "Labels that vanish")
     ]
-    assert "similarity alone" in headline(told(scores), scores).basis
+    assert "similarity alone" in top(scores).basis
     equal = replace(scores, energy_before=0.0, energy_after=0.0)
-    assert headline(told(equal), equal).text == "Nothing to improve"
+    assert top(equal).text == "Nothing to improve"
     apart = replace(scores, energy_before=math.inf, energy_after=math.inf)
     assert checks(apart, 1.0)[0].found == "no overlap → no overlap"
+
+
+HARM = {
+    "labels": {"dice_before": {1: 0.9}, "dice_after": {1: 0.2}},
+    "landmarks": WORSE["Landmark error"],
+    "apart": {"overlap": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_there_was_something_to_improve_where_a_row_failed(name):
+    scores = replace(GOOD, energy_before=0.0, energy_after=0.0, **HARM[name])
+    assert [check.status for check in checks(scores, 1.0)].count("bad") == 1
+    assert (top(scores).status, top(scores).text) == ("bad", "Not improved")
+    folded = replace(GOOD, energy_before=0.0, energy_after=0.0, **WORSE["Folds"])
+    assert (top(folded).status, top(folded).text) == ("warn", "Nothing to improve, with 1 warning")
 
 
 def test_scores_survive_json():
@@ -205,6 +229,36 @@ def test_the_grid_of_a_bump_is_bent_and_that_of_nothing_is_straight():
     assert corners[1] > corners[0] + 50
 
 
+def test_what_the_grid_is_of_is_known():
+    grid = Grid.regular((40, 40))
+    field, turn = torch.zeros(2, 40, 40), np.eye(3)
+    field[0, 15:25, 15:25] = 2.0
+    turn[:2, :2] = [[0.96, -0.28], [0.28, 0.96]]
+    bent, turned = DisplacementField(field, grid), Affine(turn)
+    for transform, affine in ((turned, True), (Affine.identity(2), True), (bent, False), (turned @ bent, False)):
+        run = run_of(coordinate(grid, 0), transform=transform)
+        assert planes(run, scales(run, ()), subtracted=True)[1].affine is affine
+
+
+def test_labels_of_one_image_only_are_drawn_and_listed():
+    grid = Grid.regular((20, 24))
+    fixed, moving = torch.zeros(2, 1, 20, 24, dtype=torch.int16)
+    fixed[0, 2:8, 2:8], moving[0, 2:8, 2:8] = 1, 1
+    fixed[0, 10:15, 3:9] = 5
+    moving[0, 10:15, 12:18] = 6
+    labels = (Image(fixed, grid), Image(moving, grid))
+    lonely = alone(labels)
+    assert lonely == {5: "in the fixed image only", 6: "in the moving image only"}
+    assert alone(None) == {}
+    (plane,) = drawn(run_of(coordinate(grid, 0), labels=labels), (1, *lonely))
+    assert [outline.label for outline in plane.outlines["fixed"]] == [1, 5]
+    assert [outline.label for outline in plane.outlines["moved"]] == [1, 6]
+    rows = label_rows(replace(GOOD, dice_before={1: 0.5}, dice_after={1: 0.8}), (1, 5, 6), lonely)
+    assert [(row.label, row.colour, row.after, row.remark) for row in rows] == [
+        *((1, 0, "0.800", ""), (5, 1, UNKNOWN, lonely[5]), (6, 2, UNKNOWN, lonely[6]))
+    ]
+
+
 def test_isolines_keep_corners_only():
     (cut,) = slices(Grid.regular((30, 20)), (0, 0))
     values = np.tile(np.arange(30.0), (20, 1))
@@ -249,7 +303,29 @@ def test_charts_say_what_they_show():
     heights = [bar[3] for bar in ratios.bars]
     assert heights[0] / heights[1] == pytest.approx(3, rel=0.01)
     errors = landmarks(np.array([4.0, 3.0]), np.array([1.0, 0.0]))
-    assert "Before at most 4.00 mm, after at most 1.00 mm" in errors.told
+    assert errors.told == "Before (dashed, squares) at most 4.00 mm, after (solid, dots) at most 1.00 mm"
+    many = landmarks(np.linspace(1, 4, 99), np.linspace(0, 1, 99))  # without markers, so none are named
+    assert (many.dots, many.told) == ((), "Before (dashed) at most 4.00 mm, after (solid) at most 1.00 mm")
+
+
+def test_folds_have_a_bar_of_their_own():
+    values = np.concatenate([np.full(60, 1.0), np.full(20, 1.5), np.full(15, -0.5), np.zeros(5)])
+    chart = histogram(values, math.log(2))
+    assert [bar[4] for bar in chart.bars] == ["folds", "stays", "grows"]
+    folds, stays, grows = (bar[3] for bar in chart.bars)
+    assert (stays / folds, grows / folds) == (pytest.approx(3, rel=0.01), pytest.approx(1, rel=0.01))
+    assert chart.told == "20 voxels fold (20 %); of the others the median is 1, and 98 % lie between 1 and 1.5"
+    places = {text: place for place, text in chart.x_ticks}
+    assert list(places) == ["folds", "1/2", "1", "2"]
+    for bar, text in zip(chart.bars, ("folds", "1"), strict=False):
+        assert places[text] == pytest.approx(bar[0] + bar[2] / 2, abs=0.2)
+    assert places["1/2"] - places["folds"] > 40  # the names do not run into each other
+    assert places["2"] == chart.frame[2]
+    few = histogram(np.append(np.full(99_999, 1.0), -1.0), math.log(2))
+    assert few.told.startswith("1 voxel folds (0.001 %)")
+    assert few.bars[0][3] == 2  # seen, however few
+    every = histogram(np.full(9, -1.0), math.log(2))
+    assert ([bar[4] for bar in every.bars], every.told) == (["folds"], "All voxels fold")
 
 
 def test_what_was_used_is_cited():

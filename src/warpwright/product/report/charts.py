@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 520, 240
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 52  # of the box that the axes enclose
 BINS = 61
 SAMPLES = 1_000_000  # voxels that a histogram counts, evenly spread
+FOLDS = 8  # bars that the one of the folds, if there are any, and its distance to the others take
+FOLDS_LEAST = 2  # height of that bar, however few they are
 NAMES = 10  # stages from which every other name is left out
 
 
@@ -119,39 +121,60 @@ def energies(stages: Sequence[Mapping[str, Any]]) -> Chart | None:
 
 
 def histogram(determinant: np.ndarray, limit: float) -> Chart:
-    """How the volume ratios are spread over the voxels.
+    """How the volume ratios are spread over the voxels; folds, which have none, are a bar of their own at the left.
 
     Args:
         determinant: of the map, any shape.
         limit: largest |log determinant| shown; what lies beyond is counted in the last bars.
     """
-    seen = determinant.ravel()[:: max(1, determinant.size // SAMPLES)]
+    flat = determinant.ravel()
+    folds, ratios = int(np.count_nonzero(flat <= 0)), flat[flat > 0]
+    seen = ratios[:: max(1, ratios.size // SAMPLES)]
     logarithm = np.log(np.maximum(seen, FLOOR))
     places = np.clip((logarithm / limit + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
-    shares = 100 * np.bincount(places, minlength=BINS) / places.size
-    ticks = _ticks(0, float(shares.max()))
-    base, wide = _up(0, ticks), (WIDTH - RIGHT - LEFT) / BINS
-    bars = []
+    shares = 100 * np.bincount(places, minlength=BINS) / max(places.size, 1) * (ratios.size / flat.size)
+    folded = 100 * folds / flat.size
+    ticks = _ticks(0, max(float(shares.max()), folded))
+    aside = FOLDS if folds else 0
+    base, wide = _up(0, ticks), (WIDTH - RIGHT - LEFT) / (BINS + aside)
+    bars, names = [], []
+    if folds:
+        top = min(_up(folded, ticks), base - FOLDS_LEAST)
+        bars.append((round(LEFT + wide + 0.5, 1), top, round(wide - 1, 1), round(base - top, 1), "folds"))
+        names.append((round(LEFT + 1.5 * wide, 1), "folds"))
     for k, share in enumerate(shares.tolist()):
         top = _up(share, ticks)
         if base > top:
             kind = "shrinks" if k < BINS // 2 else "grows" if k > BINS // 2 else "stays"
-            bars.append((round(LEFT + k * wide + 0.5, 1), top, round(wide - 1, 1), round(base - top, 1), kind))
-    low, middle, high = np.percentile(seen, [1, 50, 99])
+            bars.append((round(LEFT + (aside + k) * wide + 0.5, 1), top, round(wide - 1, 1), round(base - top, 1), kind))
+    for ratio, text in TICKS.items():
+        if abs(math.log(ratio)) <= limit:
+            names.append((_across((aside + BINS * (math.log(ratio) / limit + 1) / 2) / (aside + BINS)), text))
     return Chart(
         name="Volume ratios",
-        told=f"Median {middle:.2g}; 98 % of the voxels lie between {low:.2g} and {high:.2g}",
+        told=_ratios_told(seen, folds, folded),
         x_label="volume in moving / volume in fixed",
         y_label="% of the voxels",
-        x_ticks=tuple((_across((math.log(k) / limit + 1) / 2), text) for k, text in TICKS.items() if abs(math.log(k)) <= limit),
+        x_ticks=tuple(names),
         y_ticks=_upwards(ticks),
         bars=tuple(bars),
         height=HEIGHT - 12,
     )
 
 
+def _ratios_told(ratios: np.ndarray, folds: int, folded: float) -> str:
+    """How many voxels fold, and how the ratios of the others are spread."""
+    if not ratios.size:
+        return "All voxels fold"
+    low, middle, high = np.percentile(ratios, [1, 50, 99])
+    if not folds:
+        return f"Median {middle:.2g}; 98 % of the voxels lie between {low:.2g} and {high:.2g}"
+    count = f"{folds} voxel{' folds' if folds == 1 else 's fold'} ({folded:.3g} %)"
+    return f"{count}; of the others the median is {middle:.2g}, and 98 % lie between {low:.2g} and {high:.2g}"
+
+
 def landmarks(before: np.ndarray, after: np.ndarray) -> Chart:
-    """Errors of all landmarks before and after, mm, each set in ascending order."""
+    """Errors of all landmarks before (dashed, squares) and after (solid, dots), mm, each set in ascending order."""
     ticks = _ticks(0, max(float(before.max()), float(after.max()), 1e-3))
     count = len(before)
     lines, dots = [], []
@@ -159,9 +182,10 @@ def landmarks(before: np.ndarray, after: np.ndarray) -> Chart:
         places = [(_across((k + 0.5) / count), _up(error, ticks)) for k, error in enumerate(errors.tolist())]
         lines.append(Line(points=" ".join(f"{x},{y}" for x, y in places), kind=kind))
         dots.extend((x, y, kind) for x, y in places if count <= 60)
+    looks = ("dashed, squares", "solid, dots") if dots else ("dashed", "solid")
     return Chart(
         name="Landmark errors",
-        told=f"Before at most {before.max():.2f} mm, after at most {after.max():.2f} mm",
+        told=f"Before ({looks[0]}) at most {before.max():.2f} mm, after ({looks[1]}) at most {after.max():.2f} mm",
         x_label="landmarks, from the least error to the largest",
         y_label="error, mm",
         height=HEIGHT - 12,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,12 +33,13 @@ class Headline:
     basis: str
 
 
-def headline(verdict: Mapping[str, Any], scores: Scores) -> Headline:
+def headline(verdict: Mapping[str, Any], scores: Scores, rows: Sequence[Check]) -> Headline:
     """The verdict that was recorded, for the top of the page.
 
     Args:
         verdict: `improved`, `folds`, `sentences`, `notes` of `result.json`.
         scores: the figures it was given on.
+        rows: of `checks`, on the same figures; where one failed there was something to improve.
     """
     warnings = len(verdict["sentences"])
     count = f"{warnings} warning{'s' if warnings > 1 else ''}"
@@ -52,7 +53,7 @@ def headline(verdict: Mapping[str, Any], scores: Scores) -> Headline:
         return Headline(
             status="warn" if warnings else "good", text=f"Improved, with {count}" if warnings else "Improved", basis=rests
         )
-    if not nothing_to_improve(scores):
+    if not nothing_to_improve(scores) or any(row.status == "bad" for row in rows):
         return Headline(status="bad", text="Not improved", basis=rests)
     text = f"Nothing to improve, with {count}" if warnings else "Nothing to improve"
     return Headline(status="warn" if warnings else "good", text=text, basis=rests)

@@ -18,10 +18,20 @@ from warpwright.product.output import check_file
 from warpwright.product.report.charts import energies, histogram, landmarks
 from warpwright.product.report.checks import checks, headline
 from warpwright.product.report.cite import references
-from warpwright.product.report.encode import DIFFERENCE, JACOBIAN
+from warpwright.product.report.encode import DIFFERENCE, FOLD, JACOBIAN
 from warpwright.product.report.planes import planes, scales
 from warpwright.product.report.run import Record, read_record, read_run
-from warpwright.product.report.tables import facts, inputs, label_rows, landmark_table, name_of, pretty, stage_rows, trusted
+from warpwright.product.report.tables import (
+    alone,
+    facts,
+    inputs,
+    label_rows,
+    landmark_table,
+    name_of,
+    pretty,
+    stage_rows,
+    trusted,
+)
 from warpwright.product.resources import threads
 from warpwright.product.scores import Scores
 
@@ -80,14 +90,14 @@ def page(record: Record) -> str:
 def _told(record: Record) -> dict[str, Any]:
     """What the record says, as values for the template."""
     values, scores = record.values, Scores.from_mapping(record.values["scores"])
-    verdict = values["verdict"]
+    verdict, rows = values["verdict"], checks(scores, min(record.grids[0].spacing))
     names = [name_of(record.place(side), side) for side in ("fixed", "moving")]
     return {
         "names": names,
-        "headline": headline(verdict, scores),
+        "headline": headline(verdict, scores, rows),
         "sentences": [str(sentence) for sentence in verdict["sentences"]],
         "notes": [str(note) for note in values["notes"]],
-        "checks": checks(scores, min(record.grids[0].spacing)),
+        "checks": rows,
         "stages": stage_rows(values["stages"]),
         "energies": energies(values["stages"]),
         "two_kinds": (values["settings"].get("similarity") or {}).get("kind") in TWO_KINDS,
@@ -108,14 +118,15 @@ def _drawn(record: Record) -> dict[str, Any]:
     """What the files hold, as values for the template."""
     run, scores = read_run(record), Scores.from_mapping(record.values["scores"])
     kind = (record.values["settings"].get("similarity") or {}).get("kind")
-    known = {*scores.dice_after, *scores.vanished_labels, *scores.prompted_labels}
+    lonely = alone(run.labels)
+    known = {*scores.dice_after, *scores.vanished_labels, *scores.prompted_labels, *lonely}
     drawn, shades = planes(run, scales(run, known), subtracted=kind not in TWO_KINDS)
     table = landmark_table(scores, run)
     return {
         "planes": drawn,
         "scales": shades,
         "histogram": histogram(run.jacobian.data.numpy(), shades.jacobian),
-        "labels": label_rows(scores, shades.labels),
+        "labels": label_rows(scores, shades.labels, lonely),
         "landmarks": table,
         "errors": None if table is None or table.errors is None else landmarks(*table.errors),
         **_inline(drawn_sizes={plane.name: (plane.width, plane.height) for plane in drawn}),
@@ -130,6 +141,7 @@ def _inline(drawn_sizes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
         style += f".{name}{{--w:{width};--h:{height};--across:{longer / width:.5f};--down:{longer / height:.5f}}}\n"
     for name, colours in {"difference": DIFFERENCE, "jacobian": JACOBIAN, "score": ("#000", "#fff")}.items():
         style += f".ramp.{name}{{background:linear-gradient(to right,{','.join(colours)})}}\n"
+    style += f".folds{{--k:{FOLD}}}\n"
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
         " base-uri 'none'; form-action 'none'"

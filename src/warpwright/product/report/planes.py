@@ -13,7 +13,7 @@ import numpy as np
 
 from warpwright.geometry import Image
 from warpwright.kernels import plainly
-from warpwright.product.deformation import drawn_displacement
+from warpwright.product.deformation import drawn_deformation
 from warpwright.product.figure import FLOOR, colour_limit, grid_lines, scaled, window
 from warpwright.product.report.encode import DIFFERENCE, JACOBIAN, colour, grey, mapped, reduced
 from warpwright.product.report.run import Run
@@ -43,7 +43,7 @@ class Outline:
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """What the shades of the pictures mean.
+    """What the shades and the lines of the pictures mean.
 
     Args:
         fixed: intensities of the fixed image that are black and white.
@@ -51,6 +51,7 @@ class Scales:
         jacobian: largest |log determinant| of the colours.
         difference: the difference of shades, 0 to 1, at the top of its scale.
         labels: those that are drawn, ascending; their order is that of the colours.
+        affine: whether the grid that is drawn is that of the affine part, for there is no other.
     """
 
     fixed: tuple[float, float]
@@ -58,6 +59,7 @@ class Scales:
     jacobian: float
     difference: float
     labels: tuple[int, ...]
+    affine: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +118,11 @@ class _Cut:
 
 
 def scales(run: Run, labels: Collection[int]) -> Scales:
-    """The scales that all pictures share, except that of the difference, which `planes` finds.
+    """The scales that all pictures share, except that of the difference and what the grid is of, which `planes` finds.
 
     Args:
         run: the registration.
-        labels: that were scored.
+        labels: that are drawn where they lie.
     """
     return Scales(
         fixed=window(_sampled(run.fixed.image)),
@@ -128,6 +130,7 @@ def scales(run: Run, labels: Collection[int]) -> Scales:
         jacobian=colour_limit(_sampled(run.jacobian)),
         difference=1.0,
         labels=tuple(sorted(labels)),
+        affine=False,
     )
 
 
@@ -145,16 +148,18 @@ def planes(run: Run, shades: Scales, *, subtracted: bool) -> tuple[tuple[Plane, 
         subtracted: whether a difference of shades means something: for images of one kind.
 
     Returns:
-        The planes, and the scales with that of the difference: the 99.5th percentile of both, on all cuts.
+        The planes, and the scales with that of the difference (the 99.5th percentile of both, on all cuts) and what the grid
+        is of.
     """
     grid = run.fixed.image.grid
     mask = None if run.labels is None else run.labels[0].data[0].numpy() > 0
-    field = drawn_displacement(run.transform, grid).numpy()
+    displacement, affine = drawn_deformation(run.transform, grid)
+    field = displacement.numpy()
     with plainly():  # a few cuts are done before a kernel is loaded
         cuts = [_read(run, cut) for cut in slices(grid, middle(grid, mask))]
     pairs = [_differences(cut, shades) for cut in cuts]
     top = max(float(np.percentile(np.concatenate([p.ravel() for pair in pairs for p in pair]), 99.5)), 0.01)
-    shades = replace(shades, difference=min(top, 1.0))
+    shades = replace(shades, difference=min(top, 1.0), affine=affine)
     marks = _landmarks(run)
     drawn = (_plane(cut, shades, pair if subtracted else None, field, marks) for cut, pair in zip(cuts, pairs, strict=True))
     return tuple(drawn), shades

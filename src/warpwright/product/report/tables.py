@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from warpwright.geometry import Grid
+from warpwright.geometry import Grid, Image
 from warpwright.product.report.run import Run
 from warpwright.product.scores import Scores
 
@@ -20,6 +20,7 @@ __all__ = [
     "LandmarkRow",
     "Landmarks",
     "StageRow",
+    "alone",
     "facts",
     "inputs",
     "label_rows",
@@ -76,15 +77,24 @@ class Landmarks:
     errors: tuple[np.ndarray, np.ndarray] | None
 
 
-def label_rows(scores: Scores, known: tuple[int, ...]) -> tuple[LabelRow, ...]:
-    """A row for every label that was scored, vanished or prompted.
+def alone(labels: tuple[Image, Image] | None) -> dict[int, str]:
+    """Labels that only the map of the fixed image has, or only that of the moving one, so that no Dice is theirs, and which."""
+    if labels is None:
+        return {}
+    fixed, moving = (set(image.data.unique().tolist()) - {0} for image in labels)
+    return {label: f"in the {'fixed' if label in fixed else 'moving'} image only" for label in sorted(fixed ^ moving)}
+
+
+def label_rows(scores: Scores, known: tuple[int, ...], lonely: Mapping[int, str]) -> tuple[LabelRow, ...]:
+    """A row for every label that was scored, vanished, prompted, or is in one map only.
 
     Args:
         scores: the figures.
         known: labels of both maps, in the order of their colours.
+        lonely: of `alone`.
     """
     rows = []
-    for label in sorted({*scores.dice_after, *scores.vanished_labels, *scores.prompted_labels}):
+    for label in sorted({*scores.dice_after, *scores.vanished_labels, *scores.prompted_labels, *lonely}):
         before, after = (values.get(label, math.nan) for values in (scores.dice_before, scores.dice_after))
         remarks = [
             word
@@ -98,7 +108,7 @@ def label_rows(scores: Scores, known: tuple[int, ...]) -> tuple[LabelRow, ...]:
                 before=_figure(before),
                 after=_figure(after),
                 change="" if math.isnan(after - before) else f"{after - before:+.3f}".replace("-", MINUS),
-                remark=", ".join(remarks),
+                remark=", ".join([*remarks, *([lonely[label]] if label in lonely else [])]),
             )
         )
     return tuple(rows)
