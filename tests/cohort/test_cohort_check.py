@@ -106,7 +106,7 @@ def test_options_that_no_pair_could_be_run_with_are_refused_before_any_work(imag
 def test_a_folder_that_is_no_cohort_is_not_written_to(images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(BadInput, match="not empty"):
+    with pytest.raises(BadInput, match="neither empty nor"):
         make_plan(read_work(images / "pairs.csv", options(images)), tmp_path / "out")
 
 
@@ -136,3 +136,16 @@ def test_a_file_that_options_name_counts_by_its_content(images):
     assert options_digest(options(images)) != first
     with pytest.raises(BadInput, match="--config"):
         options_digest(options(images, config=images / "none.toml"))
+
+
+def test_a_model_is_read_once_as_long_as_its_files_are_what_they_were(images, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("1")
+    read: list[Path] = []
+    monkeypatch.setattr("warpwright.cohort.work.digest", lambda path: read.append(path) or {"sha256": str(len(read))})
+    named = options(images, config=None, model=tmp_path / "model")
+    first = options_digest(named)
+    assert options_digest(named) == first
+    (tmp_path / "model" / "weights").write_text("22")
+    assert options_digest(named) != first
+    assert len(read) == 2

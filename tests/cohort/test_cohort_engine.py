@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import CancelledError, Client, KilledWorker, LocalCluster
-from small_cohort import PAIRS, contents, options, run, silent
+from small_cohort import EXACT, PAIRS, contents, options, run, silent
 
 from warpwright.cohort import engine as engine_module
 from warpwright.cohort.engine import _flow, _record, workers_of_scheduler, workers_on_this_machine
@@ -60,8 +60,11 @@ def test_a_worker_that_is_killed_changes_nothing(shared_images, tmp_path):
     after = execute(make_plan(work, tmp_path / "out"), workers_on_this_machine(2), kill)
     assert killed
     assert after.counts() == {"pairs": ROWS, "done": 6, "failed": 2, "missing": 0, "changed": 0}
-    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
-    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    done = [pair.id for pair, state in zip(work.pairs, after.states, strict=True) if state.status == "done"]
+    for name in ("results.csv", *(f"{pair}/{name}" for pair in done for name in EXACT)):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    left = {str(path.relative_to(tmp_path / "alone")) for path in (tmp_path / "alone").rglob("*")}
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")} == left
     assert not workers()
 
 

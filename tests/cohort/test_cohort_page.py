@@ -107,3 +107,16 @@ def test_tables_keep_numbers_whole_and_seconds_apart(tmp_path):
     assert row.startswith('"x,y",,train,done,no,,0.30000000000000004,')
     assert row.endswith(",1 2,a; b,")
     assert (tmp_path / "timings.csv").read_text() == 'id,seconds,version\n"x,y",3.25,1\n'
+
+
+def test_what_a_spreadsheet_would_run_has_an_apostrophe(tmp_path):
+    failed = state(
+        state="failed", sentence="@SUM(A1)", figures={"energy_after": -1.5}, warnings=["+1"], seconds=-1.0, version="1"
+    )
+    pairs = work("=1+1", "-x", group="\tcmd").pairs
+    write_tables(tmp_path, pairs, (failed, done(0.5)))
+    rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
+    assert rows[0].startswith("'=1+1,'\tcmd,train,failed,")
+    assert ",-1.5," in rows[0]
+    assert rows[0].endswith(",'+1,'@SUM(A1)")
+    assert (tmp_path / "timings.csv").read_text().splitlines()[1:] == ["'=1+1,-1.0,1", "'-x,1.5,"]

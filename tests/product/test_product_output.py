@@ -27,6 +27,13 @@ def test_nothing_is_left_after_a_failure(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_another_process_fills_stays_after_a_failure(tmp_path):
+    with pytest.raises(ValueError, match="no"), whole_folder(tmp_path / "a" / "b" / "c") as work:  # noqa: PT012
+        (work.parent.parent / "theirs").write_text("1")
+        raise ValueError("no")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["theirs"]
+
+
 def test_an_older_result_stays_after_a_failure(tmp_path):
     (tmp_path / "x").write_text("old")
     with pytest.raises(ValueError, match="no"), whole_folder(tmp_path, force=True) as work:  # noqa: PT012

@@ -25,7 +25,12 @@ from warpwright.training.config import read_training
 ROOT = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(ROOT.rglob("*.toml"))
 OTHER_LOSS = ("squares",)  # the row of a table that is about the loss
-OWN_PROGRAMS = {"trees", "fundus", "metareg"}  # smoothproper/trees.py, smoothproper/fundus.py, metareg/tables.py
+OWN_PROGRAMS = {
+    "adacs",
+    "trees",
+    "fundus",
+    "metareg",
+}  # adacs/compare.py, smoothproper/trees.py and fundus.py, metareg/tables.py
 MODULES = (
     "cohorts",
     "drawing",

@@ -204,6 +204,7 @@ def _run(plan: Plan, engine: Callable[[int], Engine], output: Path, *, json: boo
     warn(plan.notes())
     with _progress() as listen:
         after = execute(plan, engine(len(plan.todo)), listen)
+    warn(after.notes()[:1] if after.skipped else ())
     _tell(after, output, {"run": len(plan.todo)}, json=json)
     count = after.counts()["failed"]
     if count:

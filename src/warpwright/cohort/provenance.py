@@ -6,6 +6,7 @@ were: of the same number, size and time of change, or, where a time differs (a c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -17,7 +18,20 @@ from warpwright.cohort.work import Pair
 from warpwright.product.inputs import digest
 from warpwright.product.output import write_json
 
-__all__ = ["RECORD", "State", "Status", "clear", "described", "output_sizes", "state_of", "write_record"]
+__all__ = [
+    "OUTPUTS",
+    "RECORD",
+    "Seen",
+    "State",
+    "Status",
+    "clear",
+    "described",
+    "output_sizes",
+    "read_record",
+    "same_run",
+    "state_of",
+    "write_record",
+]
 
 Status = Literal["done", "failed", "missing", "changed"]
 RECORD = "provenance.json"
@@ -44,16 +58,46 @@ class State:
         status: "done"; "failed", and the record says why; "missing", not run, or its results are gone; "changed", run with
             other options or from other files.
         record: of the run, if it is done or failed; else empty.
-        moved: whether its files are known by their SHA-256 only, so that the record should be written anew.
+        old: what the record was, if files are known by their SHA-256 only, so that it should be written anew.
     """
 
     status: Status
     record: Mapping[str, Any]
-    moved: bool = False
+    old: Mapping[str, Any] | None = None
+
+
+class Seen:
+    """What was found of files in one look at a cohort: each is looked at once, and its bytes read once at most."""
+
+    def __init__(self) -> None:
+        self._stats: dict[Path, list[Any]] = {}
+        self._sums: dict[Path, str] = {}
+
+    def stat(self, path: Path) -> list[Any]:
+        """As `described` has it.
+
+        Raises:
+            OSError: it is gone.
+        """
+        if path not in self._stats:
+            self._stats[path] = _stat(path)
+        return self._stats[path]
+
+    def sha256(self, path: Path) -> str:
+        """Of its bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if path not in self._sums:
+            self._sums[path] = digest(path)["sha256"]
+        return self._sums[path]
 
 
 def described(path: Path) -> dict[str, Any]:
-    """An input as a record has it: path, [files, bytes, latest change in ns], SHA-256 of its bytes.
+    """An input as a record has it: path, [files, bytes, time of change in ns], SHA-256 of its bytes.
+
+    Of a folder the third is the SHA-256 of its files' names, sizes and times.
 
     Raises:
         OSError: it cannot be read.
@@ -89,7 +133,7 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def state_of(pair: Pair, folder: Path, options: str, wanted: Collection[str], seen: dict[Path, list[int]]) -> State:
+def state_of(pair: Pair, folder: Path, options: str, wanted: Collection[str], seen: Seen) -> State:
     """Where a pair stands.
 
     Args:
@@ -99,7 +143,7 @@ def state_of(pair: Pair, folder: Path, options: str, wanted: Collection[str], se
         wanted: results that it must have.
         seen: what was found of files earlier in the same look; is added to.
     """
-    record = _read(folder / RECORD)
+    record = read_record(folder)
     if record is None:
         return State(status="missing", record={})
     try:
@@ -115,37 +159,51 @@ def state_of(pair: Pair, folder: Path, options: str, wanted: Collection[str], se
                 return State(status="missing", record={})
         status: Status = "done" if record["state"] == "done" else "failed"
         moved = any(new is not known[column] for column, new in fresh.items())
-        return State(status=status, record={**record, "inputs": fresh}, moved=moved)
+        return State(status=status, record={**record, "inputs": fresh}, old=record if moved else None)
     except (KeyError, TypeError, AttributeError):  # no record of ours
         return State(status="missing", record={})
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a pair; None if there is none of ours."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def _compared(known: Mapping[str, Any], path: Path, seen: dict[Path, list[int]]) -> Mapping[str, Any] | None:
+def same_run(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same options and the same bytes."""
+    try:
+        return (
+            first is not None
+            and first["options"] == second["options"]
+            and {name: entry["sha256"] for name, entry in first["inputs"].items()}
+            == {name: entry["sha256"] for name, entry in second["inputs"].items()}
+        )
+    except (KeyError, TypeError, AttributeError):  # no record of ours
+        return False
+
+
+def _compared(known: Mapping[str, Any], path: Path, seen: Seen) -> Mapping[str, Any] | None:
     """The entry of an input that is what it was, brought up to date; None if it is another or gone."""
     try:
-        if path not in seen:
-            seen[path] = _stat(path)
-        if known["path"] == str(path) and known["stat"] == seen[path]:
+        found = seen.stat(path)
+        if known["path"] == str(path) and known["stat"] == found:
             return known
-        if known["stat"][:2] != seen[path][:2] or known["sha256"] != digest(path)["sha256"]:
+        if known["stat"][:2] != found[:2] or known["sha256"] != seen.sha256(path):
             return None
     except OSError:
         return None
-    return {**known, "path": str(path), "stat": seen[path]}
+    return {**known, "path": str(path), "stat": found}
 
 
-def _stat(path: Path) -> list[int]:
-    """Files, bytes and latest time of change (ns) of a file, or of the files in a folder."""
+def _stat(path: Path) -> list[Any]:
+    """Files, bytes and time of change (ns) of a file; of a folder, whose files may change places, a digest of each one's."""
     if not os.path.isdir(path):
         found = os.stat(path)
         return [1, found.st_size, found.st_mtime_ns]
-    files = [entry.stat() for entry in os.scandir(path) if entry.is_file()]
-    return [len(files), sum(f.st_size for f in files), max((f.st_mtime_ns for f in files), default=0)]
+    files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file())
+    told = json.dumps([(name, found.st_size, found.st_mtime_ns) for name, found in files])
+    return [len(files), sum(found.st_size for _, found in files), hashlib.sha256(told.encode()).hexdigest()]

@@ -14,6 +14,7 @@ from warpwright.io.atomic import replacing
 __all__ = ["FIGURES", "RESULTS", "TIMINGS", "outcome", "write_tables"]
 
 RESULTS, TIMINGS = "results.csv", "timings.csv"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FIGURES = (
     "improved",
     "dice_before",
@@ -48,13 +49,13 @@ def write_tables(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -
         ("id", "group", "split", "status", *FIGURES, "warnings", "sentence"),
         (
             (
-                pair.id,
-                pair.group,
+                _harmless(pair.id),
+                _harmless(pair.group),
                 pair.split,
                 outcome(state),
                 *(_cell(state.record.get("figures", {}).get(name)) for name in FIGURES),
-                "; ".join(state.record.get("warnings", ())),
-                _cell(state.record.get("sentence")),
+                _harmless("; ".join(state.record.get("warnings", ()))),
+                _harmless(_cell(state.record.get("sentence"))),
             )
             for pair, state in both
         ),
@@ -62,7 +63,7 @@ def write_tables(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -
     _write(
         folder / TIMINGS,
         ("id", "seconds", "version"),
-        ((pair.id, _cell(state.record.get("seconds")), state.record.get("version", "")) for pair, state in both),
+        ((_harmless(pair.id), _cell(state.record.get("seconds")), state.record.get("version", "")) for pair, state in both),
     )
 
 
@@ -80,3 +81,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _harmless(text: str) -> str:
+    """With an apostrophe before what a spreadsheet would take for a formula, as OWASP advises ("CSV Injection")."""
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from warpwright.product.choices import Header, Initialise, Kind, Photograph, Pre
 from warpwright.product.inputs import digest
 from warpwright.product.output import write_json
 
-__all__ = ["DESCRIPTION", "Options", "Pair", "Work", "load_work", "options_digest", "read_work", "save_work"]
+__all__ = ["DESCRIPTION", "Options", "Pair", "Work", "load_work", "named_files", "options_digest", "read_work", "save_work"]
 
 DESCRIPTION = "cohort.json"
 FORMAT = 1  # of `cohort.json`
@@ -146,11 +147,27 @@ def options_digest(options: Options) -> str:
         path = getattr(options, name)
         if path is not None:
             try:
-                path.stat()
-                told[name] = digest(path)["sha256"]
+                told[name] = _content(path, _states(path))
             except OSError as error:
                 raise BadInput(f"{path}: cannot be read ({error.strerror}), expected what --{name} names") from None
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def named_files(options: Options) -> tuple[Path, ...]:
+    """The files and folders that options name."""
+    return tuple(path for name in CONTENT if (path := getattr(options, name)) is not None)
+
+
+def _states(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, bytes and time of change of a file, or of each file in a folder."""
+    files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache(maxsize=16)
+def _content(path: Path, _stats: tuple[tuple[str, int, int], ...]) -> str:
+    """SHA-256 of a file or folder, which is read once as long as its files are what they were."""
+    return digest(path)["sha256"]
 
 
 def _pair(row: CasePair) -> Pair:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,13 @@ def whole_folder(folder: str | Path, *, force: bool = False, exchanged: Collecti
         Failed: writing failed on the way (a full disk).
     """
     folder = check_folder(folder, force=force)
-    made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
+    made: list[Path] = []
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for parent in reversed(folder.parents):
+            if not parent.exists():
+                with suppress(FileExistsError):  # another process was faster
+                    parent.mkdir()
+                    made.append(parent)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             yield work
@@ -98,8 +102,9 @@ def whole_folder(folder: str | Path, *, force: bool = False, exchanged: Collecti
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        for parent in reversed(made):
+            with suppress(OSError):  # another process has put something there
+                parent.rmdir()
         if isinstance(error, OSError):
             raise Failed(f"{folder}: the results could not be written ({error.strerror or error})") from error
         raise

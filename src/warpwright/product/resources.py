@@ -83,4 +83,4 @@ def check_memory(needed: int) -> None:
         raise Failed(
             f"this registration needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: expected a machine"
             " with more, or images of fewer voxels"
-        )
+        ) from MemoryError(needed)

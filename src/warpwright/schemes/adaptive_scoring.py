@@ -59,9 +59,9 @@ class AdaptiveScoring(WeightingSettings):
         rate: learning rate of the score (Adam).
         scale: factor of the widths of its network.
         paper_code: as the published code has it: voxels that are 0 in both images do not count, the gradient of the score's
-            loss also reaches the model, the score begins as fresh weights have it, beta stands within the average, whose decay grows from 0 over 100 epochs of 50
-            steps, and the cosine goes on beyond its zero. (mu is that of a step there too, where the code has the mean since
-            the epoch began.)
+            loss also reaches the model, the score begins as fresh weights have it, beta stands within the average, whose
+            decay grows from 0 over 100 epochs of 50 steps, and the cosine goes on beyond its zero. (mu is that of a step there
+            too, where the code has the mean since the epoch began.)
 
     Raises:
         BadInput: a number is out of range.
