@@ -94,18 +94,11 @@ def check_options(options: Options) -> None:
         BadInput: as `register` says it.
     """
     from warpwright.geometry import Grid
-    from warpwright.product.choice import Choice
     from warpwright.product.learned import learned
     from warpwright.product.plan import chosen_device
 
     chosen_device(options.device)
-    choice = Choice(
-        transform=options.transform,
-        similarity=options.similarity,
-        preset=options.preset,
-        initialise=options.initialise,
-        config=options.config,
-    )
+    choice = options.choice()
     learned(
         options.model,
         refine=options.refine,

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from warpwright.cohort.provenance import State
 from warpwright.cohort.table import RESULTS, outcome
 from warpwright.cohort.work import Pair, Work
 from warpwright.io.atomic import replacing
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from warpwright.product.html import inline, part, template
 
 __all__ = ["PAGE", "page", "write_page"]
 
 PAGE = "index.html"
+PACKAGE = "warpwright.cohort"
 PICTURES = 300  # so many pairs, the worst, have their picture in the page: 3 MB or so
 COLUMNS = (  # figure, heading, decimals, whether a high value is good
     ("dice_before", "Dice before", 3, True),
@@ -69,7 +65,7 @@ def page(work: Work, states: Sequence[State], folder: Path) -> str:
         row["picture"] = _picture(folder / pair.id / "thumbnail.jpg") if "thumbnail.jpg" in _outputs(state) else None
     counts = {name: sum(outcome(state) == name for state in states) for name in ("done", "failed", "pending")}
     warned = sum(bool(state.record.get("warnings")) for state in states)
-    return _template().render(
+    return template(PACKAGE, "cohort.html.jinja").render(
         name=work.table.name,
         counts=counts,
         warned=warned,
@@ -82,7 +78,7 @@ def page(work: Work, states: Sequence[State], folder: Path) -> str:
         pictures=any(row["picture"] for row in rows),
         left=max(0, len(rows) - PICTURES),
         results=RESULTS,
-        **_inline(),
+        **inline(part(PACKAGE, "cohort.css"), part(PACKAGE, "cohort.js")),
     )
 
 
@@ -138,30 +134,3 @@ def _picture(path: Path) -> str | None:
         return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
     except OSError:
         return None
-
-
-def _inline() -> dict[str, str]:
-    """Style and script of the page, and a policy that allows nothing but them and pictures that are in the page."""
-    style, script = _text("cohort.css"), _text("cohort.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-    return {"style": style, "script": script, "policy": policy}
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
-
-
-@cache
-def _text(name: str) -> str:
-    return (resources.files("warpwright.cohort") / "parts" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_text("cohort.html.jinja"))

@@ -291,20 +291,13 @@ def _save(result: RegistrationResult, task: Mapping[str, Any], folder: Path, *, 
 
 
 def _result(task: Mapping[str, Any], options: Options) -> RegistrationResult:
-    from warpwright.product.choice import Choice
     from warpwright.product.plan import prepare
 
     files = task["files"]
     plan = prepare(
         files["fixed"],
         files["moving"],
-        choice=Choice(
-            transform=options.transform,
-            similarity=options.similarity,
-            preset=options.preset,
-            initialise=options.initialise,
-            config=options.config,
-        ),
+        choice=options.choice(),
         masks=(files.get("fixed_mask"), files.get("moving_mask")),
         labels=(files.get("fixed_labels"), files.get("moving_labels")),
         points=(files.get("fixed_points"), files.get("moving_points")),

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warpwright.config import from_mapping, read_mapping, to_mapping
 from warpwright.data.manifest import Case, CasePair, read_pair_table
@@ -19,6 +19,9 @@ from warpwright.errors import BadInput
 from warpwright.product.choices import Header, Initialise, Kind, Photograph, Preset, SimilarityName, Space
 from warpwright.product.inputs import digest
 from warpwright.product.output import write_json
+
+if TYPE_CHECKING:
+    from warpwright.product.choice import Choice
 
 __all__ = ["DESCRIPTION", "Options", "Pair", "Work", "load_work", "named_files", "options_digest", "read_work", "save_work"]
 
@@ -53,6 +56,18 @@ class Options:
     device: str = "auto"
     seed: int = 0
     figures: bool = True
+
+    def choice(self) -> Choice:
+        """What they say of the settings."""
+        from warpwright.product.choice import Choice
+
+        return Choice(
+            transform=self.transform,
+            similarity=self.similarity,
+            preset=self.preset,
+            initialise=self.initialise,
+            config=self.config,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

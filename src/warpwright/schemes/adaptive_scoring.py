@@ -204,13 +204,11 @@ class Scoring(Weighting):
     def _loss(self, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
         score = self._score(batch.fixed)
         total = torch.zeros_like(score[:, 0].flatten(1).sum(1))
-        terms = [term for term in self.model.settings.loss if isinstance(term, Images)]
-        weights = sum(term.weight for term in terms)
+        terms = [term for term in self.model.settings.loss if isinstance(term, Images) and term.weight]
         for term in terms:
-            if weights:
-                found, weight = residuals(term, batch, prediction)
-                counted = self._counted(batch, weight)
-                total = total + term.weight / weights * reduce(found, counted * score, by="domain")
+            found, weight = residuals(term, batch, prediction)
+            share = term.weight / sum(one.weight for one in terms)
+            total = total + share * reduce(found, self._counted(batch, weight) * score, by="domain")
         ones = self._counted(batch, torch.ones_like(score))
         total = total + self.settings.alpha * reduce((ones * (score - 1)).square())
         axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]

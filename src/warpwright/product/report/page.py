@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from warpwright.errors import BadInput
 from warpwright.io.atomic import replacing
+from warpwright.product.html import inline, part, template
 from warpwright.product.output import check_file
 from warpwright.product.report.charts import energies, histogram, landmarks
 from warpwright.product.report.checks import checks, headline
@@ -35,12 +32,10 @@ from warpwright.product.report.tables import (
 from warpwright.product.resources import threads
 from warpwright.product.scores import Scores
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
 __all__ = ["REPORT", "page", "write_report"]
 
 REPORT = "report.html"
+PACKAGE = "warpwright.product.report"
 TWO_KINDS = ("mutualinformation", "mind")  # similarities of images whose intensities cannot be subtracted
 MODES = ("Mosaic", "Swipe", "Flicker", "Checkerboard")
 
@@ -82,9 +77,9 @@ def page(record: Record) -> str:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise BadInput(f"{record.path}: is not what `register` writes ({reason})") from None
     with ThreadPoolExecutor(1) as beside:  # files are read meanwhile
-        template = beside.submit(_template)
+        laid_out = beside.submit(template, PACKAGE, "report.html.jinja", {"exp": math.exp})
         drawn = _drawn(record)
-    return template.result().render(**told, **drawn)
+    return laid_out.result().render(**told, **drawn)
 
 
 def _told(record: Record) -> dict[str, Any]:
@@ -134,34 +129,12 @@ def _drawn(record: Record) -> dict[str, Any]:
 
 
 def _inline(drawn_sizes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
-    """Style and script of the page, and a policy that allows nothing but them and pictures that are in the page."""
-    style, script = _text("report.css"), _text("report.js")
+    """Style and script of the page and its policy, with the sizes of the planes and the colours of the scales."""
+    style = part(PACKAGE, "report.css")
     for name, (width, height) in drawn_sizes.items():
         longer = max(width, height)
         style += f".{name}{{--w:{width};--h:{height};--across:{longer / width:.5f};--down:{longer / height:.5f}}}\n"
     for name, colours in {"difference": DIFFERENCE, "jacobian": JACOBIAN, "score": ("#000", "#fff")}.items():
         style += f".ramp.{name}{{background:linear-gradient(to right,{','.join(colours)})}}\n"
     style += f".folds{{--k:{FOLD}}}\n"
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-    return {"style": style, "script": script, "policy": policy}
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
-
-
-@cache
-def _text(name: str) -> str:
-    return (resources.files("warpwright.product.report") / "parts" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"exp": math.exp}
-    return environment.from_string(_text("report.html.jinja"))
+    return inline(style, part(PACKAGE, "report.js"))
