@@ -100,38 +100,44 @@ def test_linear_stages_obey_the_mask() -> None:
         torch.testing.assert_close(found(middle) - middle, torch.tensor([[0.0, shift * 1.3]]).double(), atol=0.15, rtol=0)
 
 
-def _with_a_thing(shape: tuple[int, ...]) -> tuple[Image, Image, Tensor, Tensor, Image]:
-    """A pair with a bright thing in the fixed image only: both, the true displacement, what is near, a score of the voxels."""
+def _with_a_wrong_place(shape: tuple[int, ...]) -> tuple[Image, Image, Tensor, Tensor, Image]:
+    """A pair whose middle moved another way: both, the true displacement, what is near, a score of the voxels."""
     moving = texture(shape)[None]
-    truth = torch.tensor([1.2, -0.8]).reshape(1, 2, 1, 1).expand(1, 2, *shape).contiguous()
+    truth, wrong = (
+        torch.tensor(shift).reshape(1, 2, 1, 1).expand(1, 2, *shape) for shift in ([1.2, -0.8], [-1.8, 2.2])
+    )
     places = torch.tensor(np.indices(shape) - np.array(shape).reshape(-1, 1, 1) / 2, dtype=torch.float32)
     distance = places.norm(dim=0, keepdim=True)
-    thing, grid = torch.exp(-((distance / 5) ** 4)), regular(shape)
-    fixed = warp(moving, truth)[0] * (1 - thing) + thing
-    score = Image((1 - thing).clamp_min(0.02), grid, "score")
+    share, grid = torch.exp(-((distance / 5) ** 4)), regular(shape)
+    fixed = warp(moving, truth.contiguous())[0] * (1 - share) + warp(moving, wrong.contiguous())[0] * share
+    score = Image((1 - share).clamp_min(0.02), grid, "score")
     return Image(fixed, grid, "fixed"), Image(moving[0], grid, "moving"), truth, distance[None] < 8, score
 
 
 @pytest.mark.parametrize(
     ("family", "similarity", "share"),
     [
-        ("greedy", "mse", 0.8),
-        ("greedy", "lncc", 0.75),
-        ("greedy", "mi", 0.85),
-        ("greedy", "mind", 0.85),
-        ("affine", "mse", 0.4),
+        ("greedy", "mse", 0.6),
+        ("greedy", "lncc", 0.9),
+        ("greedy", "mi", 0.75),
+        ("velocity", "mind", 0.7),
+        ("affine", "mse", 0.3),
     ],
 )
 def test_a_soft_mask_spares_what_has_no_counterpart(family: TransformName, similarity: str, share: float) -> None:
     """A low weight brings the map nearer to the truth; one weight everywhere changes nothing, so weights are no thresholds."""
-    fixed, moving, truth, near, score = _with_a_thing(SHAPE)
+    fixed, moving, truth, near, score = _with_a_wrong_place(SHAPE)
     settings = small(family, similarity)  # pyright: ignore
-    even = Image(torch.full((1, *SHAPE), 0.4), fixed.grid, "even")
-    maps = [register_pair(fixed, moving, settings, fixed_mask=mask).forward for mask in (None, score, even)]
+    maps = [register_pair(fixed, moving, settings, fixed_mask=mask).forward for mask in (None, score)]
     fields = [displacement_on(found, fixed.grid)[None] for found in maps]
-    plain, soft, same = ((field - truth).norm(dim=1, keepdim=True)[near].mean() for field in fields)
+    plain, soft = ((field - truth).norm(dim=1, keepdim=True)[near].mean() for field in fields)
     assert soft < share * plain
-    torch.testing.assert_close(same, plain, rtol=0.02, atol=0)  # float32, over many steps
+    even = Image(torch.full((1, *SHAPE), 0.4), fixed.grid, "even")
+    few = replace(settings, steps=(3, 3, 3))  # so that float32 has no time to part the ways
+    maps = [register_pair(fixed, moving, few, fixed_mask=mask).forward for mask in (None, even)]
+    plain, same = (displacement_on(found, fixed.grid) for found in maps)
+    assert plain.abs().max() > 0.1
+    torch.testing.assert_close(same, plain, rtol=0, atol=2e-3)
 
 
 def test_a_level_keeps_the_world(dim: int) -> None:
