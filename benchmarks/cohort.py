@@ -1,30 +1,34 @@
-"""Many pairs: one worker against two and against plain `register`, and the checks of ten thousand rows. See README.md here.
+"""Many pairs: one worker against two and against plain `register`, checks of ten thousand rows, memory of the scheduler.
 
-python benchmarks/cohort.py --data DATA [--pairs 200] [--rows pairs,rows] [--output FILE.md] [--json FILE]
+python benchmarks/cohort.py --data DATA [--pairs 200] [--rows scheduler,pairs,rows] [--output FILE.md] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from warpwright.cohort import engine
 from warpwright.cohort.provenance import write_record
 from warpwright.cohort.run import RESULTS, execute, in_order, make_plan
 from warpwright.cohort.work import Options, options_digest, read_work
+from warpwright.config import to_mapping
 from warpwright.errors import BadInput, WarpwrightError
 
 ROWS = 10_000
+HANDED = 2_000
 SAME = ("transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz")
 CHILD = """
 import json, sys, time
@@ -44,15 +48,17 @@ print(time.perf_counter() - begin)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; exit code as of `warpwright`."""
     parser = argparse.ArgumentParser(prog="benchmarks/cohort.py", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets (see benchmarks/README.md)")
+    parser.add_argument("--data", type=Path, default=Path(), help="for pairs: folder of the data sets (benchmarks/README.md)")
     parser.add_argument("--pairs", type=int, default=200, help="pairs of hippocampi, at least 3")
     parser.add_argument("--preset", choices=("fast", "balanced", "accurate"), default="balanced", help="of every registration")
-    parser.add_argument("--rows", default="pairs,rows", help="which measurements, of pairs,rows")
+    parser.add_argument("--rows", default="scheduler,pairs,rows", help="which measurements, of scheduler,pairs,rows")
     parser.add_argument("--output", type=Path, help="write the table to this Markdown file")
     parser.add_argument("--json", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args(arguments)
     try:
         found: dict[str, Any] = {}
+        if "scheduler" in options.rows.split(","):
+            found |= scheduler_measured()
         with tempfile.TemporaryDirectory(prefix="warpwright-benchmark-") as folder:
             if "pairs" in options.rows.split(","):
                 found |= pairs_measured(options.data, options.pairs, options.preset, Path(folder))
@@ -124,6 +130,30 @@ def _cohort(table: Path, output: Path, workers: int, preset: str) -> tuple[float
         raise BadInput(f"cohort: ended with {done.returncode} ({done.stderr.strip()[-200:]}), expected that every pair is done")
     times = sorted(path.stat().st_mtime for path in output.glob("*/provenance.json"))
     return time.perf_counter() - begin, times[-1] - times[0]
+
+
+def scheduler_measured() -> dict[str, Any]:
+    """Memory of the process that hands out pairs and holds the scheduler, after 10, 50 and 100 % of pairs that do nothing."""
+    process, real = psutil.Process(), engine.run_pair
+    found: dict[str, Any] = {"scheduler_pairs": HANDED}
+    files = {column: f"/some/where/in/a/long/folder/of/a/study/{column}.nii.gz" for column in ("fixed", "moving")}
+    tasks = ({"id": f"pair{k:06}", "files": files, "options": to_mapping(Options())} for k in range(HANDED))
+    engine.run_pair = nothing
+    try:
+        begin = time.perf_counter()
+        for count, _ in enumerate(engine.workers_on_this_machine(2)(tasks), 1):
+            if count in (HANDED // 10, HANDED // 2, HANDED):
+                gc.collect()
+                found[f"scheduler_mb_at_{100 * count // HANDED}_percent"] = process.memory_info().rss / 1e6
+        found["scheduler_ms_a_pair"] = 1000 * (time.perf_counter() - begin) / HANDED
+    finally:
+        engine.run_pair = real
+    return found
+
+
+def nothing(task: Mapping[str, Any]) -> dict[str, Any]:
+    """In the place of `run_pair`."""
+    return {"id": task["id"], "state": "done"}
 
 
 def rows_measured(folder: Path) -> dict[str, Any]:

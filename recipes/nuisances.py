@@ -30,7 +30,7 @@ SIDE = 128  # voxels of a slice, around the middle of what was drawn at end-dias
 PHASES = {"ed": "ed.nii.gz", "es": "es.nii.gz"}
 HEART = NuisanceSettings(speckle=0.15, rician=0.02, drift=0.1, shadows=1, patches=2)
 HIPPOCAMPUS = NuisanceSettings(
-    speckle=0.1, rician=0.02, drift=0.1, shadows=1, width=(0.15, 0.25), patches=3, radius=(0.1, 0.16)
+    speckle=0.05, rician=0.02, drift=0.1, shadows=2, depth=0.9, width=(0.25, 0.45), patches=1, radius=(0.16, 0.25)
 )
 BUMPS = BumpSettings(energy=16.0, count=20)  # heights of about 2.6 voxels
 

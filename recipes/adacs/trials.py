@@ -14,10 +14,10 @@ DATA = ("hearts", "hippocampus")
 SEEDS = (0, 1, 2)
 REST = 0.06  # share of the steps in which the model rests while the score learns alone, as AdaptiveScoring's warmup
 
-SCORE: Table = {"kind": "adaptivescoring", "beta": 0.1, "warmup": REST, "rate": 1e-3}
+SCORE: Table = {"kind": "adaptivescoring", "warmup": REST}
 OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score at full resolution is most of the cost
-    "hearts": {"alpha": 0.05, "scale": 0.5},
-    "hippocampus": {"alpha": 0.06, "scale": 0.25},
+    "hearts": {"alpha": 0.08, "beta": 0.02, "rate": 2e-3, "scale": 0.5},
+    "hippocampus": {"alpha": 0.15, "beta": 0.02, "rate": 1e-3, "scale": 0.5},
 }
 SMOOTHER = 2.0  # a score below 1 weighs images down, which is not to be all that it does
 SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`

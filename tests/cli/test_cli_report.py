@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import PIL.Image
 import pytest
@@ -121,6 +123,53 @@ def test_the_policy_names_what_the_page_holds(registered, tmp_path):
         (inner,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in text.replace("&#39;", "'")
+
+
+def test_energies_are_shown_from_step_to_step_where_they_are_known(registered, result, tmp_path):
+    page = check_self_contained(report(registered, tmp_path / "r.html"))
+    known = [stage for stage in result["stages"] if len(stage["energies"]) > 1]
+    assert [stage["name"] for stage in known][-1] == "greedy 1/1"
+    assert [a["class"] for a in page.all("svg")].count("spark") == len(known)
+    assert "step to step" in page.words
+    shutil.copytree(registered, tmp_path / "o")
+
+    def as_before(found) -> None:  # a version that recorded no steps
+        for stage in found["stages"]:
+            del stage["energies"]
+
+    edited(tmp_path / "o", as_before)
+    page = check_self_contained(report(tmp_path / "o", tmp_path / "a.html"))
+    assert [a["class"] for a in page.all("svg")].count("spark") == 0
+    assert "from its beginning to its end" in page.words
+    (told,) = [a["aria-label"] for a in page.all("svg") if str(a.get("aria-label")).startswith("Energy by stage")]
+    assert "greedy 1/1: " in str(told)
+
+
+def test_an_interactive_page_holds_the_volumes_and_what_shows_them(registered, tmp_path):
+    plain = report(registered, tmp_path / "r.html")
+    assert main(["report", str(registered), "--interactive", "--output", str(tmp_path / "i.html")]) == 0
+    text = (tmp_path / "i.html").read_text(encoding="utf-8")
+    assert "niivue" not in plain.lower()
+    page = Page(text)
+    assert [a["src"] for a in page.all("img")] == [a["src"] for a in Page(plain).all("img")]
+    held = dict(re.findall(r'<script type="application/gzip" id="volume-(\w+)">([\w+/=]+)</script>', text))
+    assert list(held) == ["fixed", "moved", "before"]
+    fixed = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(held["fixed"])))
+    assert np.allclose(fixed.affine, read_image(registered / "moved.nii.gz").grid.affine, atol=1e-5)
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    policy = re.search(r'Security-Policy" content="([^"]*)"', text.replace("&#39;", "'"))
+    assert policy is not None
+    named = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    assert set(re.findall(r"'sha256-([\w+/=]+)'", policy[1].split("script-src ")[1])) == named
+    assert len(named) == 2
+    assert policy[1].startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy[1]
+    assert not [a for a in page.all("script") if "src" in a]
+    ids = {a["id"] for _, a in page.found if "id" in a}
+    assert set(re.findall(r'find\("(volumes-\w+)"\)', scripts[1])) <= ids
+    assert "Redistribution and use in source and binary forms" in page.words  # the licence asks for it
+    for what in ("canvas", "select", "output"):
+        assert page.all(what)
 
 
 def test_register_writes_the_same_page_and_no_old_one_stays(flat, tmp_path, capsys):
@@ -262,9 +311,9 @@ BAD = {
     "a stage": (lambda folder: edited(folder, lambda found: found.update(stages=[3])), "is not what `register` writes"),
     "inputs": (lambda folder: edited(folder, lambda found: found.update(inputs={"fixed": 3})), "is not what `register` writes"),
     "no transform": (lambda folder: (folder / "transform.h5").unlink(), "transform.h5: does not exist"),
-    "no moved image": (lambda folder: (folder / "moved.nii.gz").unlink(), "moved.nii.gz: does not exist"),
+    "no determinants": (lambda folder: (folder / "jacobian.nii.gz").unlink(), "jacobian.nii.gz: does not exist"),
     "another grid": (
-        lambda folder: write_image(folder / "moved.nii.gz", SMALL),
+        lambda folder: write_image(folder / "jacobian.nii.gz", SMALL),
         "lies on another grid",
     ),
     "an input gone": (lambda folder: edited(folder, moved_away), "/nowhere/fixed.nii.gz: is gone, the fixed image of"),
@@ -292,6 +341,17 @@ def test_what_cannot_be_used_is_one_line_and_writes_nothing(name, registered, tm
     assert caught.err.count("\n") == 1, caught.err
     assert words in caught.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_viewer_of_volumes_is_not_for_pictures(flat, tmp_path, capsys):
+    images = [flat.path("fixed.nii.gz"), flat.path("moving.nii.gz")]
+    assert main(["register", *images, "--transform", "rigid", "--preset", "fast", "--output", str(tmp_path / "o")]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "o"), "--interactive"]) == 2
+    caught = capsys.readouterr()
+    assert "2-D images, volumes were expected for --interactive" in caught.err
+    assert (caught.out, caught.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "o" / "report.html").exists()
 
 
 def test_no_folder_and_no_place_to_write(registered, tmp_path, capsys):

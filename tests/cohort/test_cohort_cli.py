@@ -57,6 +57,11 @@ def test_run_status_and_retry(command, images, tmp_path, capsys):
         (["--workers", "0"], "at least 1, got 0"),
         (["--workers", "2", "--shard", "1/2"], "one of them at most"),
         (["--scheduler", "tcp://a:1", "--workers", "2"], "one of them at most"),
+        (["--slurm", "jobs.toml", "--shard", "1/2"], "one of them at most"),
+        (["--slurm", "nowhere.toml"], "nowhere.toml: there is no such file"),
+        (["--fixed", "a.nii", "--all-pairs"], "expected one of them"),
+        (["--all-pairs"], "is not a folder"),
+        (["--bids", "suffix=T1w"], "expected --fixed ATLAS, --all-pairs or --sessions with a folder"),
         (["--device", "gpu"], "'gpu'"),
         (["--refine", "3"], "model"),
     ],
@@ -80,3 +85,27 @@ def test_a_table_that_points_nowhere_is_one_line(command, images, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "and 20 more" in told
+
+
+def test_a_folder_and_a_rule_are_a_cohort(images, tmp_path, capsys):
+    folder, out = tmp_path / "some people", tmp_path / "out"
+    folder.mkdir()
+    for k in range(2):
+        (folder / f"person '{k}'.nii.gz").write_bytes((images / f"moving{k}.nii.gz").read_bytes())
+    given = ["cohort", str(folder), "--output", str(out), "--preset", "fast", "--no-figures", "--report", "--parquet"]
+    given += ["--config", str(images / "settings.toml"), "--fixed", str(images / "fixed0.nii.gz")]
+    assert main(given[:2] + given[2:-2]) == 2
+    assert "expected --fixed ATLAS, --all-pairs or --sessions with a folder" in capsys.readouterr().err
+    assert main([*given, "--shard", "1/2"]) == 0
+    (folder / "new.nii.gz").write_bytes((images / "moving2.nii.gz").read_bytes())
+    assert main([*given, "--shard", "2/2"]) == 0
+    assert "warning: " in (told := capsys.readouterr().err)
+    assert "pairs are new since the work began: new;" in told
+    assert {path.name for path in out.glob("*/report.html")} == {"report.html"}
+    assert (out / "pairs.csv").read_text().splitlines()[1].startswith(f"person '0',{images}/fixed0.nii.gz,{folder}/person '0'")
+    text = (out / "person '1'" / "report.html").read_text()
+    assert str(out) not in text
+    assert "person%20%271%27/report.html" in (out / "index.html").read_text()
+    assert (out / "results.parquet").is_file()
+    assert main(["cohort", "status", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.partition("{\n")[2].join(["{", ""]))["done"] == 2

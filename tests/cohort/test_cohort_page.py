@@ -59,6 +59,15 @@ def test_names_and_sentences_are_escaped_and_links_quoted(tmp_path):
         "a%20b%22%23%3F/figure.png",
         "a%20b%22%23%3F/result.json",
     }
+    assert [values["data-id"] for tag, values in seen.tags if tag == "tr" and "data-id" in values] == [HOSTILE, 'a b"#?']
+
+
+def test_a_report_is_linked_where_there_is_one(tmp_path):
+    one = done(0.5)
+    told = State(status="done", record={**one.record, "outputs": {"report.html": 5, "result.json": 2}})
+    links = [v["href"] for t, v in Seen(page(work("a b", "c"), (told, one), tmp_path)).tags if t == "a"]
+    assert "a%20b/report.html" in links
+    assert "c/report.html" not in links
 
 
 def test_the_page_asks_nothing_of_a_network(tmp_path):
@@ -69,6 +78,9 @@ def test_the_page_asks_nothing_of_a_network(tmp_path):
     assert not re.search(r"(?:src|href)=[\"'](?:https?:)?//", text)
     assert "url(" not in text
     assert "@import" not in text
+    script = text[text.rindex("<script>") : text.rindex("</script>")]
+    for way in ("fetch", "XMLHttpRequest", "WebSocket", "EventSource", "sendBeacon", "import(", "innerHTML", "eval", "http"):
+        assert way not in script, way
 
 
 def test_the_worst_pairs_come_first(tmp_path):
@@ -88,7 +100,9 @@ def test_every_heading_that_sorts_is_a_button_and_pictures_have_words(tmp_path):
     with_picture = State(status="done", record={**found.record, "outputs": {"thumbnail.jpg": 3, "figure.png": 1}})
     seen = Seen(page(work("a"), (with_picture,), tmp_path))
     heads = [values for tag, values in seen.tags if tag == "th" and "data-kind" in values]
-    assert len([tag for tag, _ in seen.tags if tag == "button"]) == len(heads)
+    buttons = [values for tag, values in seen.tags if tag == "button"]
+    assert len([b for b in buttons if "id" not in b and "data-rating" not in b]) == len(heads)
+    assert [b["data-rating"] for b in buttons if "data-rating" in b] == ["good", "doubtful", "bad"]
     pictures = [values for tag, values in seen.tags if tag == "img"]
     assert [p["src"] for p in pictures] == ["data:image/jpeg;base64,/9j/"]
     assert pictures[0]["alt"]

@@ -7,6 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from nibabel.orientations import aff2axcodes
+from scipy.spatial.transform import Rotation
 
 from oracles.make import homogeneous, normal, oblique, rotation
 from warpwright.errors import BadInput
@@ -141,3 +143,25 @@ def test_an_image_fits_its_grid(shape: tuple[int, ...]) -> None:
     assert Image(torch.zeros(4, *shape), grid).channels == 4
     with pytest.raises(BadInput, match="scan"):
         Image(torch.zeros(1, *shape[::-1]), grid, "scan")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_orientation_is_that_of_nibabel(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    turned = Rotation.from_rotvec(random.normal(size=3) * 0.25).as_matrix()
+    linear = np.eye(3)[random.permutation(3)] * random.choice([-1, 1], 3) @ turned * random.uniform(0.5, 3, 3)
+    affine = np.eye(4)
+    affine[:3, :3] = linear
+    grid = Grid((5, 7, 6), affine)
+    assert grid.orientation == "".join(aff2axcodes(affine))
+    assert grid.text.endswith(f"{grid.orientation} (oblique)")
+
+
+def test_a_grid_and_an_image_in_words() -> None:
+    grid = Grid((5, 7, 6), np.array([[-0.7, 0, 0, 10.0], [0, -1.3, 0, 20.25], [0, 0, 2.1, -0.0], [0, 0, 0, 1]]))
+    assert repr(grid) == "<Grid of 5 x 7 x 6 voxels of 0.7 x 1.3 x 2.1 mm, LPS, the first at (10, 20.25, 0) mm>"
+    flat = Image(torch.tensor([[[0.0, 0.125]], [[1.0, -2.0]]]), Grid.regular((1, 2)), "a" * 90)
+    assert repr(flat) == f"<Image '...{'a' * 37}': 1 x 2 voxels of 1 mm, 2 channels, float32 from -2 to 1>"
+    assert repr(Image(torch.zeros(0, 1, 2), flat.grid)) == "<Image 'image': 1 x 2 voxels of 1 mm, 0 channels, float32>"
+    labels = Image(torch.tensor([[[0, 300]]]), flat.grid, "it's")
+    assert repr(labels) == '<Image "it\'s": 1 x 2 voxels of 1 mm, int64 from 0 to 300>'

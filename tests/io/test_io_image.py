@@ -279,7 +279,7 @@ def test_mask_on_another_grid(dim: int) -> None:
 
 
 def test_sheared_grid_does_not_go_into_itk_formats(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"a\.nrrd: its format cannot hold a grid with sheared voxel axes"):
+    with pytest.raises(BadInput, match=r"a\.nrrd: ITK cannot hold a grid with sheared voxel axes"):
         write_image(tmp_path / "a.nrrd", smooth_image(make_grid("sheared", 3)))
     assert list(tmp_path.iterdir()) == []
 

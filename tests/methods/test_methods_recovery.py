@@ -144,6 +144,23 @@ def test_progress_is_told() -> None:
     assert told[-1].energy == result.stages[-1].energy_end
 
 
+def test_the_energy_of_every_step_is_kept() -> None:
+    fixed, moving, _ = warped_pair(SHAPE)
+    told: list[Progress] = []
+    settings = replace(small("greedy", initialise="affine", levels=(2, 1), steps=(40, 6)), tolerance=1e-3)
+    result = register_pair(fixed, moving, settings, progress=told.append)
+    levels = [stage for stage in result.stages if "1/" in stage.name]
+    assert [stage.name.split()[0] for stage in levels][-2:] == ["greedy", "greedy"]
+    assert any(stage.steps < 40 for stage in levels)  # a level that stopped before its steps were used up
+    for stage in levels:
+        seen = [p.energy for p in told if p.stage == stage.name]
+        assert stage.energies == tuple(float(f"{energy:.6g}") for energy in seen)
+        assert len(stage.energies) in (stage.steps, stage.steps + 1)
+        assert stage.energies[0] == pytest.approx(stage.energy_start, rel=1e-5)
+        assert stage.energies[-1] == pytest.approx(stage.energy_end, rel=1e-5)
+    assert register_pair(fixed, moving, settings).stages[-1].energies == levels[-1].energies  # whether or not one is told
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_true_start_stays(family: TransformName) -> None:
     fixed, moving, truth = warped_pair(SHAPE)

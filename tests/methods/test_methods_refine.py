@@ -50,6 +50,8 @@ def test_refinement_lowers_the_loss(dim: int) -> None:
     assert [p.step for p in told] == list(range(25))
     assert {(p.stage, p.steps) for p in told} == {("refine weights", 25)}
     assert told[0].energy == first.energy_start
+    assert first.energies[:-1] == tuple(float(f"{p.energy:.6g}") for p in told)
+    assert min(first.energies) == pytest.approx(first.energy_end, rel=1e-5)
     assert first.energy_end < min(p.energy for p in told)
     assert found.inverse_residual < 0.2
     assert len(plain.stages) == 1

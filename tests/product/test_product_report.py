@@ -16,18 +16,19 @@ import torch
 
 from warpwright.geometry import Grid, Image
 from warpwright.io import Points
+from warpwright.product.figure import scaled
 from warpwright.product.photographs import Seen
-from warpwright.product.report.charts import energies, histogram, landmarks
+from warpwright.product.report.charts import SPARK, curve_of, energies, histogram, landmarks, sparkline
 from warpwright.product.report.checks import Headline, checks, headline
 from warpwright.product.report.cite import references
 from warpwright.product.report.encode import DIFFERENCE, FOLD, grey, mapped, reduced
 from warpwright.product.report.planes import Plane, planes, scales
 from warpwright.product.report.run import Run
-from warpwright.product.report.tables import UNKNOWN, alone, label_rows
+from warpwright.product.report.tables import UNKNOWN, alone, label_rows, stage_rows
 from warpwright.product.report.vector import box, isolines
 from warpwright.product.scores import Scores, judge
-from warpwright.product.slices import slices
-from warpwright.transforms import Affine, DisplacementField
+from warpwright.product.slices import middle, slices
+from warpwright.transforms import Affine, DisplacementField, resample
 
 GOOD = Scores(
     energy_before=0.8,
@@ -146,7 +147,7 @@ def run_of(image: Image, **more: Any) -> Run:
     """A registration of an image with itself, that did nothing."""
     ones = Image(torch.ones_like(image.data), image.grid)
     still = Affine.identity(image.grid.dim)
-    parts = {"initial": still, "transform": still, "inverse": None, "moved": image, "colours": None, "jacobian": ones}
+    parts = {"initial": still, "transform": still, "inverse": None, "colours": None, "jacobian": ones}
     parts |= {"score": None, "labels": None, "points": None, "fixed": Seen(image=image), "moving": Seen(image=image)}
     return Run(record=cast(Any, None), **(parts | more))
 
@@ -190,6 +191,26 @@ def test_a_shift_moves_the_picture_and_what_is_outside_is_dark():
     assert plane.difference_before is not None
     assert plane.difference_after is not None
     assert pixels(plane.difference_before).max() > 0.5 > pixels(plane.difference_after).max()
+
+
+@pytest.mark.parametrize(
+    "before", [Affine.identity(3), Affine(np.diag([1.0, 1.1, 1.0, 1.0]))], ids=("itself", "after an affine")
+)
+def test_a_cut_of_the_moved_image_is_that_of_the_whole(before):
+    grid = Grid((12, 14, 10), np.array([[0.0, -1.3, 0, 4], [1.7, 0, 0, -2], [0, 0, 2.1, 1], [0, 0, 0, 1]]))
+    rng = torch.Generator().manual_seed(3)
+    image = Image(torch.rand(1, 12, 14, 10, generator=rng), grid)
+    transform = before @ DisplacementField(3 * torch.rand(3, 12, 14, 10, generator=rng) - 1.5, grid)
+    labels = Image((4 * image.data).to(torch.int16), grid)
+    run = run_of(image, transform=transform, labels=(labels, labels))
+    shown, shades = planes(run, scales(run, (1, 2, 3)), subtracted=True)
+    whole = resample(image, transform, grid).data[0].numpy()
+    drawn_labels = resample(labels, transform, grid, interpolation="label").data[0].numpy()
+    for plane, cut in zip(shown, slices(grid, middle(grid, labels.data[0].numpy() > 0)), strict=True):
+        assert np.abs(pixels(plane.moved) - scaled(cut.cut(whole), shades.moving)).max() < 0.003  # 8 bits
+        outlines = {outline.label: outline.path for outline in plane.outlines["moved"]}
+        for label in (1, 2, 3):
+            assert outlines.get(label, "") == isolines(cut, cut.cut(drawn_labels) == label, [0.5], 768)
 
 
 def test_labels_landmarks_and_folds_are_drawn_where_they_are():
@@ -282,6 +303,53 @@ def test_pictures_hold_what_they_show_and_stay_small():
     assert tuple(colours[1, 2]) == tuple(int(FOLD[k : k + 2], 16) for k in (1, 3, 5))
     assert np.array_equal(reduced(np.arange(6.0).reshape(2, 3), 2), [[2.0, 3.5]])
     assert reduced(shares, 1) is shares
+
+
+def test_energies_are_drawn_from_step_to_step():
+    curve = [0.9, 0.5, 0.4, 0.38]
+    stage = {"name": "greedy 1/2", "energy_start": 0.9, "energy_end": 0.38, "energies": curve}
+    older = {"name": "affine 1/2", "energy_start": 1.0, "energy_end": 0.9}
+    chart = energies([older, stage])
+    assert chart is not None
+    assert [line.points.count(",") for line in chart.lines] == [2, 4]
+    assert chart.told == "affine 1/2: 1 to 0.9; greedy 1/2: 0.9 to 0.38"
+    across, up = np.array([pair.split(",") for pair in chart.lines[1].points.split()], dtype=float).T
+    assert np.ptp(np.diff(across)) < 0.2  # evenly spread
+    (top, one), (bottom, zero) = ((y, float(text)) for y, text in (chart.y_ticks[-1], chart.y_ticks[0]))
+    assert np.abs(one + (up - top) / (bottom - top) * (zero - one) - curve).max() < 0.005
+    assert len(chart.dots) == 4  # where each begins and ends
+    assert sparkline(older) == ""
+    across, up = np.array([pair.split(",") for pair in sparkline(stage).split()], dtype=float).T
+    assert (across[0], across[-1]) == (0, SPARK[0])
+    assert (up[0], up[-1]) == (0, SPARK[1])
+    (row,) = stage_rows([stage | {"steps": 4, "seconds": 0.25, "message": "done"}])
+    assert row.curve == sparkline(stage)
+
+
+def test_curves_keep_their_ends_and_leave_out_what_is_no_number():
+    long = np.linspace(3, 1, 1001).tolist()
+    kept = curve_of({"energies": long})
+    assert (len(kept), kept[0], kept[-1]) == (120, 3.0, 1.0)
+    assert set(kept) <= set(long)
+    assert curve_of({"energies": [1.0, None, math.inf, math.nan, 0.5]}) == [1.0, 0.5]
+    assert curve_of({"energies": [1.0, None]}) == curve_of({"energies": []}) == curve_of({}) == []
+    flat = sparkline({"energies": [0.7, 0.7, 0.7]})
+    assert {pair.split(",")[1] for pair in flat.split()} == {str(SPARK[1] / 2)}
+    unknown = {"name": "greedy 1/1", "energy_start": math.inf, "energy_end": 0.3, "energies": [None, 0.3]}
+    assert energies([unknown]) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_labels_of_every_size_are_found(dtype):
+    large = min(torch.iinfo(dtype).max, 1_000_000)
+    fixed, moving = torch.zeros(2, 1, 2, 3, dtype=dtype)
+    fixed[0, 0], moving[0, 1] = torch.tensor([1, 7, large], dtype=dtype), torch.tensor([1, 3, 0], dtype=dtype)
+    expected = dict.fromkeys((7, large), "in the fixed image only") | {3: "in the moving image only"}
+    if dtype != torch.uint8:
+        moving[0, 0, 0] = -5
+        expected[-5] = "in the moving image only"
+    images = [Image(data, Grid.regular((2, 3))) for data in (fixed, moving)]
+    assert alone((images[0], images[1])) == expected
 
 
 def test_charts_say_what_they_show():

@@ -159,6 +159,8 @@ def test_a_score_is_written_with_the_best_model_once_it_has_learned(tables, tmp_
     state = (states | {10: load((output / CHECKPOINT).read_bytes())})[best]
     own = found.score.network.state_dict()
     assert all(torch.equal(state[f"weighting.network.{name}"], value) for name, value in own.items())
+    weights = sum(value.numel() for value in own.values())
+    assert f"- **Score**: {weights:,} weights" in (output / "model" / "README.md").read_text()
     for step in range(2, 11):
         with pytest.raises(Interrupted):
             train(training, tmp_path / "broken", resume=step > 2, listen=at("train", step, breaking))

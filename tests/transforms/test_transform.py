@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -338,3 +339,44 @@ def test_the_device_is_that_of_the_data(dim: int, monkeypatch: pytest.MonkeyPatc
     assert displacement_on(_affine(dim) @ field, grid).device.type == "meta"
     image = Image(torch.zeros(1, *grid.shape, device="meta"), grid)
     assert resample(image, field, grid).data.device.type == "meta"
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text)]
+
+
+@pytest.mark.parametrize("degrees", [0.5, 30.0, 90.0, 180.0])
+def test_an_affine_in_words(dim: int, degrees: float) -> None:
+    turn = rotation(dim, np.radians(degrees))
+    angle = np.degrees(np.arccos(np.clip((np.trace(turn) - (dim == 3)) / 2, -1, 1)))  # of its eigenvalues
+    stretch = np.diag([1.5, 0.5, 1.0][:dim])
+    matrix = homogeneous(turn @ stretch, np.array([1.25, -3.0, 0.0][:dim]))
+    text = repr(Affine(matrix))
+    shift = "(1.25, -3)" if dim == 2 else "(1.25, -3, 0)"
+    assert text.startswith(f"<Affine {dim}-D: turns by ")
+    assert text.endswith(f"degrees, stretches by 0.5 to 1.5, moves the origin by {shift} mm>")
+    assert _numbers(text.partition("turns by ")[2])[0] == pytest.approx(angle, rel=1e-3)
+    assert repr(Affine.identity(dim)) == f"<Affine {dim}-D: identity>"
+    assert "mirrors, stretches by 1 to 1" in repr(Affine(np.diag([-1.0, *[1.0] * dim])))
+
+
+def test_fields_in_words(dim: int) -> None:
+    """On an oblique grid of spacings 0.7 and 1.3 mm: 2 voxels along the first axis are 1.4 mm."""
+    grid = _grid(dim)
+    step = torch.zeros(dim, *grid.shape)
+    step[0] = 2.0
+    length = 2 * grid.spacing[0]
+    half = step * (torch.arange(grid.shape[0]) == 0).reshape(-1, *[1] * (dim - 1))
+    mean = length / grid.shape[0]
+    told = repr(DisplacementField(half, grid))
+    assert told == f"<DisplacementField on {grid.text}: moves by {mean:.3g} mm in the mean, {length:.3g} mm at most>"
+    assert "an inverse off by at most 0.12 voxels" in repr(DisplacementField(step, grid, 0.123))
+    assert repr(VelocityField(step, grid)).endswith(f"{length:.3g} mm at most, per unit time, 7 squarings>")
+    control = torch.zeros(dim, *control_shape(grid.shape, (3.0,) * dim))
+    lattice = " x ".join(str(n) for n in control.shape[1:])
+    assert repr(BSplineField(control, (3.0,) * dim, grid)).startswith(f"<BSplineField of {lattice} control points on ")
+    both = Affine(homogeneous(np.eye(dim), np.ones(dim))) @ DisplacementField(step, grid)
+    lines = repr(both).splitlines()
+    assert lines[0] == f"<Composite {dim}-D, the last acts first:"
+    assert lines[1].startswith("  <Affine")
+    assert lines[2].startswith("  <DisplacementField")

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Write one HTML page about a registration: verdict, pictures, figures, settings.",
     "features": "Show what a model of features sees in an image.",
     "evaluate": "Score label maps, landmarks and transforms.",
+    "template": "Make the mean of many images in their mean shape.",
     "info": "Tell what an image, a transform file or a model folder holds.",
 }
 TRANSFORM_COMMANDS = {
@@ -32,6 +33,7 @@ TRANSFORM_COMMANDS = {
     "invert": "Write the map back, and tell how exact it is.",
     "convert": "Write a transform in another format.",
     "jacobian": "Write the Jacobian determinant of the full map in mm.",
+    "template": "Make the mean of many images in their mean shape.",
     "info": "Tell what a transform file holds.",
 }
 
@@ -50,7 +52,11 @@ def _app() -> App:
     for name, text in TRANSFORM_COMMANDS.items():
         transform.command(f"warpwright.cli.transform:{name}", name=name, help=text)
     app.command(transform)
-    app.command("warpwright.cli.cohort:app", name="cohort", help="Register many pairs of a table, on many processors; goes on.")
+    app.command(
+        "warpwright.cli.cohort:app",
+        name="cohort",
+        help="Register many pairs of a table or folder, on many processors; goes on.",
+    )
     return app
 
 

@@ -17,7 +17,9 @@ __all__ = ["check_files", "check_options", "check_work"]
 LONGEST = 200  # bytes of an id: a temporary name made of it must still be a file name (255)
 FORBIDDEN = '/\\<>:"|?*'  # separators, and what Windows allows in no name
 DEVICES = ("con", "prn", "aux", "nul", *(f"{name}{k}" for name in ("com", "lpt") for k in range(1, 10)))  # Windows' own names
-TAKEN = ("cohort.json", "results.csv", "timings.csv", "index.html")  # files of the output folder
+TAKEN = (  # files of the output folder
+    "cohort.json", "pairs.csv", "results.csv", "results.parquet", "timings.csv", "index.html", "dataset_description.json",
+)  # fmt: skip
 SNIFFED = 4096  # bytes that are read of a file
 NIFTI = (348, 540)  # sizes of the headers of NIfTI-1 and NIfTI-2, the first four bytes
 BEGINNINGS = {  # how files of a suffix begin

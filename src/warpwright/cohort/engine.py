@@ -1,4 +1,4 @@
-"""Pairs spread over the workers of Dask distributed: a cluster on this machine, or any scheduler that runs.
+"""Pairs spread over the workers of Dask distributed: a cluster on this machine, any scheduler that runs, jobs of SLURM.
 
 A few pairs a worker are handed over at a time and forgotten as soon as they are done, so that what the scheduler and this
 process hold does not grow with the cohort.
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from warpwright.cohort.pair import record_failure, run_pair
 from warpwright.cohort.run import Engine, Task
+from warpwright.cohort.slurm import Jobs, slurm_cluster
 from warpwright.errors import BadInput, Failed
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["require_dask", "workers_of_scheduler", "workers_on_this_machine"]
+__all__ = ["require_dask", "workers_of_scheduler", "workers_of_slurm", "workers_on_this_machine"]
 
 AHEAD = 2  # pairs handed over for each worker
 REFRESH = 5.0  # seconds, after which the workers are counted again
@@ -31,6 +32,7 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ": ENVIRONMENT,  # Dask's own gives memory back at once: 4 to 9 % more CPU time here
     "distributed.scheduler.allowed-failures": DEATHS,
     "distributed.scheduler.worker-saturation": 1.0,  # pairs wait at the scheduler, not behind another pair
+    "distributed.admin.low-level-log-length": 100,  # Dask keeps thousands of notes for its developers, of every pair
     "distributed.scheduler.worker-ttl": None,  # a pair may keep the interpreter busy for long
     "distributed.scheduler.http.routes": [],  # no page of its own
     "distributed.worker.http.routes": [],
@@ -94,16 +96,36 @@ def workers_of_scheduler(address: str) -> Engine:
     return engine
 
 
+def workers_of_slurm(jobs: Jobs) -> Engine:
+    """An engine: workers in jobs of SLURM, which run until the work is done or this process ends.
+
+    Args:
+        jobs: which ones.
+
+    Raises:
+        Failed: Dask is not installed.
+    """
+    require_dask()
+
+    def engine(tasks: Iterable[Task]) -> Generator[Mapping[str, Any], None, None]:
+        with _quiet(), _jobs(jobs) as client:
+            yield from _flow(client, iter(tasks), "the scheduler of the jobs")
+
+    return engine
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Dask's remarks on standard error: what matters is said in one sentence."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -127,6 +149,16 @@ def _cluster(workers: int) -> Iterator[Client]:
         )
         stack.enter_context(cluster)
         yield stack.enter_context(Client(cluster, timeout=CONNECT))
+
+
+@contextmanager
+def _jobs(jobs: Jobs) -> Iterator[Client]:
+    from dask.config import set as configured
+    from distributed import Client
+
+    settings = {name: value for name, value in SETTINGS.items() if ".worker." not in name and ".nanny." not in name}
+    with configured(settings), slurm_cluster(jobs) as cluster, Client(cluster, timeout=CONNECT) as client:
+        yield client
 
 
 @contextmanager

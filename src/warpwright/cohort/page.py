@@ -1,4 +1,4 @@
-"""The page of a cohort: one HTML file, in which the worst pairs come first and every column sorts."""
+"""The page of a cohort: one HTML file, in which the worst pairs come first, every column sorts, and pairs are rated."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def page(work: Work, states: Sequence[State], folder: Path) -> str:
         pictures=any(row["picture"] for row in rows),
         left=max(0, len(rows) - PICTURES),
         results=RESULTS,
-        **inline(part(PACKAGE, "cohort.css"), part(PACKAGE, "cohort.js")),
+        **inline(part(PACKAGE, "cohort.css"), part(PACKAGE, "cohort.js") + part(PACKAGE, "ratings.js")),
     )
 
 
@@ -117,6 +117,7 @@ def _row(pair: Pair, state: State, columns: Sequence[tuple[str, str, int, bool]]
         "seconds": ("", "") if seconds is None else (repr(float(seconds)), f"{seconds:.1f}"),
         "figure": f"{where}/figure.png" if "figure.png" in outputs else None,
         "result": f"{where}/result.json" if "result.json" in outputs else None,
+        "report": f"{where}/report.html" if "report.html" in outputs else None,
         "picture": None,
     }
 

@@ -267,7 +267,7 @@ def _register(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if any(_of_machine(one) for one in _chain(error)):
             raise
         raise PairFault(str(error)) from error
-    _save(result, task, folder, figure=options.figures)
+    _save(result, task, folder, figure=options.figures, report=options.report)
     return {
         "state": "done",
         "warnings": list(result.verdict.sentences),
@@ -276,7 +276,7 @@ def _register(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _save(result: RegistrationResult, task: Mapping[str, Any], folder: Path, *, figure: bool) -> None:
+def _save(result: RegistrationResult, task: Mapping[str, Any], folder: Path, *, figure: bool, report: bool) -> None:
     """Write the results.
 
     Raises:
@@ -286,6 +286,10 @@ def _save(result: RegistrationResult, task: Mapping[str, Any], folder: Path, *, 
         result.save(folder, command=task["command"], figure=figure)
         if figure:
             _shrink(folder / "figure.png", folder / "thumbnail.jpg")
+        if report:
+            from warpwright.product.report import write_report
+
+            write_report(folder)
     except WarpwrightError as error:
         raise type(error)(str(error).replace(str(folder), task["folder"])) from error
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from warpwright.cohort.check import check_files, check_options, check_work
+from warpwright.cohort.derivatives import write_derivatives
 from warpwright.cohort.page import write_page
 from warpwright.cohort.pair import WRITER, run_pair
 from warpwright.cohort.place import alive, read_small, save_token
 from warpwright.cohort.provenance import Seen, State, read_record, same_run, state_of, write_record
-from warpwright.cohort.table import outcome, write_tables
+from warpwright.cohort.table import outcome, require_parquet, write_pairs, write_parquet, write_tables
 from warpwright.cohort.work import DESCRIPTION, Work, load_work, options_digest, save_work
 from warpwright.config import to_mapping
 from warpwright.data.manifest import first_of
@@ -36,6 +37,7 @@ Engine: TypeAlias = Callable[[Iterable[Task]], Generator[Mapping[str, Any], None
 Shard: TypeAlias = tuple[int, int]  # (i, n): the i-th of n parts, from 1
 RESULTS = ("transform.h5", "inverse.h5", "moved.nii.gz", "jacobian.nii.gz", "result.json")
 DRAWN = ("figure.png", "thumbnail.jpg")
+TOLD = ("report.html",)
 DEATHS = 3  # processes that may end at a pair of a part, before it counts as failed
 TRIES, PAUSE = 10, 0.1  # of looking whether another process is just beginning the same work, and seconds between
 VISIBLE = 5.0  # seconds until a file that was written on another machine is seen
@@ -144,12 +146,15 @@ def make_plan(
 
     Raises:
         BadInput: anything cannot be used.
+        Failed: PyArrow is asked for and not installed.
     """
     folder = folder.absolute()
     _check_place(folder)
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise BadInput(f"--shard {shard[0]}/{shard[1]}: expected the number of a part and that of all parts, 1/4 to 4/4 say")
     check_work(work)
+    if work.options.parquet:
+        require_parquet()
     digest = options_digest(work.options)
     states = _look(work, folder, digest)
     again = ("missing", "changed", *(("failed",) if retry else ()))
@@ -180,6 +185,8 @@ def execute(plan: Plan, engine: Engine, listen: Callable[[int, int, int], None])
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     save_work(plan.work, plan.folder)
+    if plan.work.rule is not None:
+        write_pairs(plan.folder, plan.work.pairs)
     try:
         token = save_token(plan.folder)
     except OSError as error:
@@ -272,13 +279,13 @@ def _check_seen(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _look(work: Work, folder: Path, digest: str) -> tuple[State, ...]:
-    wanted = (*RESULTS, *(DRAWN if work.options.figures else ()))
+    wanted = (*RESULTS, *(DRAWN if work.options.figures else ()), *(TOLD if work.options.report else ()))
     seen = Seen()
     return tuple(state_of(pair, folder / pair.id, digest, wanted, seen) for pair in work.pairs)
 
 
 def _tell(plan: Plan) -> None:
-    """Write the tables and the page; of a part of the work with what the other parts have done until now."""
+    """Write the tables, BIDS names and the page; of a part of the work with what the other parts have done until now."""
     states: Sequence[State] = plan.states
     if plan.shard is not None:
         now = _look(plan.work, plan.folder, plan.digest)
@@ -287,6 +294,10 @@ def _tell(plan: Plan) -> None:
             for told, found in zip(plan.states, now, strict=True)
         ]
     write_tables(plan.folder, plan.work.pairs, states)
+    if plan.work.options.parquet:
+        write_parquet(plan.folder, plan.work.pairs, states)
+    if plan.work.rule is not None and plan.work.rule.bids is not None:
+        write_derivatives(plan.folder, plan.work, states)
     write_page(plan.folder, plan.work, states)
 
 

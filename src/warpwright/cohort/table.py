@@ -1,4 +1,4 @@
-"""The results of a cohort as tables: `results.csv`, which is the same for the same work, and `timings.csv`, which is not."""
+"""A cohort as tables: `results.csv`, which is the same for the same work, and `timings.csv`, which is not; `pairs.csv`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from typing import Any
 
 from warpwright.cohort.provenance import State
 from warpwright.cohort.work import Pair
+from warpwright.errors import Failed
 from warpwright.io.atomic import replacing
 
-__all__ = ["FIGURES", "RESULTS", "TIMINGS", "outcome", "write_tables"]
+__all__ = [
+    "FIGURES",
+    "PAIRS",
+    "PARQUET",
+    "RESULTS",
+    "TIMINGS",
+    "outcome",
+    "require_parquet",
+    "write_pairs",
+    "write_parquet",
+    "write_tables",
+]
 
-RESULTS, TIMINGS = "results.csv", "timings.csv"
+RESULTS, TIMINGS, PAIRS, PARQUET = "results.csv", "timings.csv", "pairs.csv", "results.parquet"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FIGURES = (
     "improved",
@@ -65,6 +77,62 @@ def write_tables(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -
         ("id", "seconds", "version"),
         ((_harmless(pair.id), _cell(state.record.get("seconds")), state.record.get("version", "")) for pair, state in both),
     )
+
+
+def write_pairs(folder: Path, pairs: Sequence[Pair]) -> None:
+    """Write `pairs.csv`, as a table that `cohort` reads: the pairs as a rule made them, with absolute paths.
+
+    Raises:
+        BadInput, Failed: it cannot be written.
+    """
+    columns = ("id", *dict.fromkeys(column for pair in pairs for column in pair.files), "group")
+    rows = ({"id": pair.id, "group": pair.group, **pair.files} for pair in pairs)
+    _write(folder / PAIRS, columns, ([row.get(column, "") for column in columns] for row in rows))
+
+
+def require_parquet() -> None:
+    """That Parquet can be written.
+
+    Raises:
+        Failed: PyArrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise Failed('--parquet needs PyArrow, which is not installed: pip install "warpwright[parquet]"') from None
+
+
+def write_parquet(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -> None:
+    """Write `results.parquet`, whole or not at all: the columns of `results.csv`, with types.
+
+    Texts are as they are, `improved` is a bool, `vanished_labels` and `warnings` are lists, all other figures are float64.
+
+    Raises:
+        BadInput, Failed: it cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    kinds = {"improved": pa.bool_(), "vanished_labels": pa.list_(pa.int64())}
+    columns = {
+        "id": pa.array([_whole(pair.id) for pair in pairs], pa.string()),
+        "group": pa.array([_whole(pair.group) for pair in pairs], pa.string()),
+        "split": pa.array([pair.split for pair in pairs], pa.string()),
+        "status": pa.array([outcome(state) for state in states], pa.string()),
+        **{
+            name: pa.array([state.record.get("figures", {}).get(name) for state in states], kinds.get(name, pa.float64()))
+            for name in FIGURES
+        },
+        "warnings": pa.array([[*map(_whole, state.record.get("warnings", ()))] for state in states], pa.list_(pa.string())),
+        "sentence": pa.array([_whole(state.record.get("sentence")) for state in states], pa.string()),
+    }
+    with replacing(folder / PARQUET) as temporary:
+        write_table(pa.table(columns), temporary)
+
+
+def _whole(text: str | None) -> str | None:
+    """A text without halves of characters, which undecodable file names leave."""
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from warpwright.config import from_mapping, read_mapping, to_mapping
 from warpwright.data.manifest import Case, CasePair, read_pair_table
@@ -23,11 +23,23 @@ from warpwright.product.output import write_json
 if TYPE_CHECKING:
     from warpwright.product.choice import Choice
 
-__all__ = ["DESCRIPTION", "Options", "Pair", "Work", "load_work", "named_files", "options_digest", "read_work", "save_work"]
+__all__ = [
+    "DESCRIPTION",
+    "Options",
+    "Pair",
+    "Rule",
+    "Work",
+    "absolute",
+    "load_work",
+    "named_files",
+    "options_digest",
+    "read_work",
+    "save_work",
+]
 
 DESCRIPTION = "cohort.json"
 FORMAT = 1  # of `cohort.json`
-FIGURES = ("figures",)  # options that say which files are left, and not what is in the others
+FIGURES = ("figures", "report", "parquet")  # options that say which files are left, and not what is in the others
 CONTENT = ("config", "model")  # options that name files, which count by what is in them
 
 
@@ -38,6 +50,8 @@ class Options:
     Args:
         config: as there; an absolute path once it is part of a `Work`, like `model`.
         figures: draw figure.png, and a small picture of it for the page of the cohort.
+        report: write report.html of each pair.
+        parquet: write the table of results as results.parquet, too.
     """
 
     transform: Kind | None = None
@@ -56,6 +70,8 @@ class Options:
     device: str = "auto"
     seed: int = 0
     figures: bool = True
+    report: bool = False
+    parquet: bool = False
 
     def choice(self) -> Choice:
         """What they say of the settings."""
@@ -88,18 +104,37 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How pairs are made of the images of a folder, in the place of a table.
+
+    Args:
+        folder: of images, or a BIDS data set.
+        pairs: "fixed": an atlas and each image; "all": every two images; "sessions": each subject's first and each later one.
+        fixed: the atlas.
+        bids: which images of a BIDS data set are meant, as `bids.read_filter` has it; None for a folder of images.
+    """
+
+    folder: Path
+    pairs: Literal["fixed", "all", "sessions"]
+    fixed: Path | None = None
+    bids: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """What a cohort is asked to do.
 
     Args:
-        table: absolute path of the table that the pairs are from.
+        table: absolute path of the table or folder that the pairs are from.
         options: how each is registered.
         pairs: in the order of the table.
+        rule: by which the pairs were made; None if they are rows of a table.
     """
 
     table: Path
     options: Options
     pairs: tuple[Pair, ...]
+    rule: Rule | None = None
 
 
 def read_work(table: Path, options: Options) -> Work:
@@ -113,8 +148,8 @@ def read_work(table: Path, options: Options) -> Work:
         BadInput: see `read_pair_table`.
     """
     pairs = tuple(_pair(row) for row in read_pair_table(table))
-    config, model = (None if path is None else _absolute(path) for path in (options.config, options.model))
-    return Work(table=_absolute(table), options=replace(options, config=config, model=model), pairs=pairs)
+    config, model = (None if path is None else absolute(path) for path in (options.config, options.model))
+    return Work(table=absolute(table), options=replace(options, config=config, model=model), pairs=pairs)
 
 
 def save_work(work: Work, folder: Path) -> None:
@@ -124,7 +159,8 @@ def save_work(work: Work, folder: Path) -> None:
         BadInput, Failed: it cannot be written.
     """
     pairs = [{"id": p.id, "files": p.files, "group": p.group, "split": p.split} for p in work.pairs]
-    told = {"format": FORMAT, "table": work.table, "options": to_mapping(work.options), "pairs": pairs}
+    rule = {} if work.rule is None else {"rule": to_mapping(work.rule)}
+    told = {"format": FORMAT, "table": work.table, **rule, "options": to_mapping(work.options), "pairs": pairs}
     write_json(folder / DESCRIPTION, told)
 
 
@@ -146,7 +182,8 @@ def load_work(folder: Path) -> Work:
             Pair(id=p["id"], files={k: Path(v) for k, v in p["files"].items()}, group=p["group"], split=p["split"])
             for p in found["pairs"]
         )
-        return Work(table=Path(found["table"]), options=options, pairs=pairs)
+        rule = from_mapping(Rule, found["rule"], where=f"{path}.rule") if "rule" in found else None
+        return Work(table=Path(found["table"]), options=options, pairs=pairs, rule=rule)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: is not what `warpwright cohort` writes ({error!r})") from None
 
@@ -193,8 +230,9 @@ def _pair(row: CasePair) -> Pair:
 def _files(side: str, case: Case) -> dict[str, Path]:
     extras = {"mask": case.mask, "labels": case.labels, "points": case.points}
     named = {side: case.image, **{f"{side}_{extra}": path for extra, path in extras.items()}}
-    return {column: _absolute(path) for column, path in named.items() if path is not None}
+    return {column: absolute(path) for column, path in named.items() if path is not None}
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
+    """The path from the root, with links kept as they are."""
     return Path(os.path.abspath(path))

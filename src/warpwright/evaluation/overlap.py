@@ -28,6 +28,12 @@ def dice(fixed_labels: Values, moved_labels: Values, labels: Iterable[int] | Non
 
     Raises:
         BadInput: the shapes differ or a value is not a whole number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from warpwright.evaluation import dice
+        >>> dice(np.array([[0, 1, 1, 2]]), np.array([[1, 1, 0, 2]]))
+        {1: 0.5, 2: 1.0}
     """
     counts = _counts(fixed_labels, moved_labels, labels)
     return {label: _ratio(2 * both, fixed + moved) for label, (fixed, moved, both) in counts.items()}

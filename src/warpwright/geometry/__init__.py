@@ -2,14 +2,17 @@
 
 from warpwright.geometry.coordinates import affine_points, identity_points, moved_points, spatial
 from warpwright.geometry.derivatives import determinant, divergence, gradient, jacobian, jacobian_determinant, world_gradient
-from warpwright.geometry.grid import Grid, transform_points
+from warpwright.geometry.grid import NEGATIVE, POSITIVE, Grid, anatomical_axes, transform_points
 from warpwright.geometry.image import Image
 from warpwright.geometry.precision import full_precision
 
 __all__ = [
+    "NEGATIVE",
+    "POSITIVE",
     "Grid",
     "Image",
     "affine_points",
+    "anatomical_axes",
     "determinant",
     "divergence",
     "full_precision",

@@ -7,6 +7,7 @@ affine. Nothing here interpolates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 
-__all__ = ["Grid", "transform_points"]
+__all__ = ["NEGATIVE", "POSITIVE", "Grid", "anatomical_axes", "transform_points"]
+
+POSITIVE, NEGATIVE = "RAS", "LPI"  # letters of the sides that world axes run to and come from
+OBLIQUE = 1e-3  # |cosine| between a voxel axis and a world axis that is not its nearest, from which a grid counts as oblique
 
 
 def transform_points(matrix: np.ndarray, points: Tensor) -> Tensor:
@@ -38,7 +42,18 @@ def transform_points(matrix: np.ndarray, points: Tensor) -> Tensor:
     return out
 
 
-@dataclass(frozen=True, eq=False)
+def anatomical_axes(direction: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """For each voxel axis its nearest world axis (each taken once) and whether it points to the positive side.
+
+    Args:
+        direction: (D, D), columns are the unit vectors of the voxel axes in the world.
+    """
+    dim = len(direction)
+    best = max(permutations(range(dim)), key=lambda p: sum(abs(direction[w, axis]) for axis, w in enumerate(p)))
+    return best, tuple(bool(direction[w, axis] > 0) for axis, w in enumerate(best))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """A regular lattice of voxels in the world.
 
@@ -69,6 +84,10 @@ class Grid:
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+
+    def __repr__(self) -> str:
+        first = ", ".join(f"{round(float(x), 4) + 0.0:.5g}" for x in self.origin)
+        return f"<Grid of {self.text}, the first at ({first}) mm>"
 
     @classmethod
     def regular(cls, shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Grid:
@@ -115,6 +134,23 @@ class Grid:
         """Largest |cosine| between two different voxel axes; zero for an orthogonal grid."""
         gram = self.direction.T @ self.direction
         return float(np.abs(gram - np.eye(self.dim)).max())
+
+    @property
+    def orientation(self) -> str:
+        """To which side each voxel axis runs, nearly: "RAS" of a grid along the world axes, "RA" of one in the plane."""
+        axes, signs = anatomical_axes(self.direction)
+        return "".join((POSITIVE if sign else NEGATIVE)[axis] for axis, sign in zip(axes, signs, strict=True))
+
+    @property
+    def text(self) -> str:
+        """Voxels, their size and, in space, their orientation, in a few words: "64 x 52 x 40 voxels of 1 x 1 x 1.2 mm, RAS"."""
+        sizes = [f"{s:.3g}" for s in self.spacing]
+        size = sizes[0] if len(set(sizes)) == 1 else " x ".join(sizes)
+        words = f"{' x '.join(str(n) for n in self.shape)} voxels of {size} mm"
+        if self.dim == 2:  # a picture's axes have no anatomy
+            return words
+        oblique = np.sort(np.abs(self.direction), axis=0)[:-1].max() > OBLIQUE
+        return f"{words}, {self.orientation}{' (oblique)' if oblique else ''}"
 
     def to_world(self, points: Tensor) -> Tensor:
         """Voxel points (..., D) to world points (..., D), mm."""

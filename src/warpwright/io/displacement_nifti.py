@@ -66,7 +66,7 @@ def read_displacement(path: Path, header: Header = "strict") -> DisplacementFiel
 
 
 def _field_grid(path: Path, image: object, shape: tuple[int, ...], dim: int, header: Header) -> Grid:
-    grid, _ = nifti_grid(path, image, shape, header)
+    grid, _ = nifti_grid(str(path), image, shape, header)
     if grid.dim != dim:
         raise BadInput(f"{path}: has vectors of {dim} components on {shape} voxels, as many as axes were expected")
     return grid

@@ -1,4 +1,4 @@
-"""Image files by their suffix: the front door for intensities, labels and masks.
+"""The front door for intensities, labels and masks: image files by their suffix, and images in memory (`io.memory`).
 
 NIfTI and MGH go through nibabel (`io.nifti`), all else and DICOM folders through SimpleITK (`io.simpleitk`);
 those libraries are imported when a file needs them.
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.io.frames import Header, Raw
+from warpwright.io.memory import ImageLike, for_file, memory_raw
 
 __all__ = [
     "check_on_grid",
@@ -47,95 +47,106 @@ def suffix_of(path: Path, known: tuple[str, ...], what: str) -> str:
     raise BadInput(f"{path}: has no known suffix for {what}, expected one of {' '.join(known)}")
 
 
-def read_image(path: str | Path, *, header: Header = "strict", series: str | None = None) -> Image:
-    """An image of intensities, with as many channels as the file has.
+def read_image(source: ImageLike, *, header: Header = "strict", series: str | None = None, name: str = "image") -> Image:
+    """An image of intensities, with as many channels as the source has.
 
     Args:
-        path: file, or folder with DICOM slices.
-        header: which geometry of a NIfTI file to take where its qform and sform are both set and differ.
+        source: file, folder with DICOM slices, or an image in memory, see `ImageLike`.
+        header: which geometry of a NIfTI image to take where its qform and sform are both set and differ.
         series: which series of a DICOM folder that holds several (UID or its ending).
+        name: what messages call an image in memory that has no name of its own.
 
     Returns:
-        float32 data (C, *S); `notes` says what a person should know about the file.
+        float32 data (C, *S), a copy; `notes` says what a person should know about the source.
 
     Raises:
         BadInput: missing, truncated or corrupt file, unknown suffix, refused geometry, NaN or inf.
     """
-    raw = _read(Path(path), header, series)
+    name, raw = _read(source, header, series, name)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is refused
         data = torch.from_numpy(raw.array.astype(np.float32, order="C"))
     bad = int((~torch.isfinite(data)).sum())
     if bad:
-        raise BadInput(f"{path}: {bad} of {data.numel()} values are NaN or inf, finite numbers were expected")
-    return Image(data, raw.grid, str(path), raw.notes)
+        raise BadInput(f"{name}: {bad} of {data.numel()} values are NaN or inf, finite numbers were expected")
+    return Image(data, raw.grid, name, raw.notes)
 
 
-def _read(path: Path, header: Header, series: str | None) -> Raw:
+def _read(source: ImageLike, header: Header, series: str | None, name: str) -> tuple[str, Raw]:
+    """What messages call a source, and what it holds."""
+    if isinstance(source, (str, Path)):
+        name, raw = str(source), _read_file(Path(source), header, series)
+    else:
+        name = source.name if isinstance(source, Image) else name
+        raw = memory_raw(source, name, header)
+    if raw.array.dtype.kind not in "biuf":
+        raise BadInput(f"{name}: holds values of type {raw.array.dtype}, real numbers were expected")
+    return name, raw
+
+
+def _read_file(path: Path, header: Header, series: str | None) -> Raw:
     if path.is_dir():
         from warpwright.io.simpleitk import read_dicom_folder
 
-        raw = read_dicom_folder(path, series)
-    elif not path.exists():
+        return read_dicom_folder(path, series)
+    if not path.exists():
         raise BadInput(f"{path}: does not exist, an image file was expected")
-    elif suffix_of(path, READABLE, "an image") in NIBABEL:
+    suffix = suffix_of(path, READABLE, "an image")
+    if suffix in NIBABEL:
         from warpwright.io.nifti import read_nifti
 
-        raw = read_nifti(path, header)
-    else:
-        from warpwright.io.simpleitk import read_itk_image
+        return read_nifti(path, header)
+    from warpwright.io.simpleitk import read_itk_image
 
-        raw = read_itk_image(path)
-        if suffix_of(path, READABLE, "an image") in TIFF and raw.grid.dim > 2:
-            note = (
-                f"{path}: a TIFF does not say how far apart its slices are, they are taken as {raw.grid.spacing[2]:g} mm apart"
-            )
-            raw = Raw(raw.array, raw.grid, (*raw.notes, note))
-    if raw.array.dtype.kind not in "biuf":
-        raise BadInput(f"{path}: holds values of type {raw.array.dtype}, real numbers were expected")
+    raw = read_itk_image(path)
+    if suffix in TIFF and raw.grid.dim > 2:
+        note = f"{path}: a TIFF does not say how far apart its slices are, they are taken as {raw.grid.spacing[2]:g} mm apart"
+        raw = Raw(raw.array, raw.grid, (*raw.notes, note))
     return raw
 
 
-def read_scalar(path: str | Path, *, header: Header = "strict", series: str | None = None) -> Image:
+def read_scalar(source: ImageLike, *, header: Header = "strict", series: str | None = None, name: str = "image") -> Image:
     """As `read_image`, for one channel: a 4-D or RGB file is refused."""
-    image = read_image(path, header=header, series=series)
-    _one_channel(path, image.channels)
+    image = read_image(source, header=header, series=series, name=name)
+    _one_channel(image.name, image.channels)
     return image
 
 
-def _one_channel(path: str | Path, channels: int) -> None:
+def _one_channel(name: str, channels: int) -> None:
     if channels != 1:
-        raise BadInput(f"{path}: has {channels} channels (4-D or RGB), an image of one channel was expected")
+        raise BadInput(f"{name}: has {channels} channels (4-D or RGB), an image of one channel was expected")
 
 
-def read_labels(path: str | Path, *, header: Header = "strict", series: str | None = None) -> Image:
-    """A label map: (1, *S) integers in the file's dtype; whole numbers stored as floats become int32.
+def read_labels(source: ImageLike, *, header: Header = "strict", series: str | None = None, name: str = "labels") -> Image:
+    """A label map: (1, *S) integers in the source's dtype; whole numbers stored as floats become int32.
 
     Raises:
         BadInput: as `read_scalar`, or some value is not whole.
     """
-    raw = _read(Path(path), header, series)
-    _one_channel(path, len(raw.array))
+    name, raw = _read(source, header, series, name)
+    _one_channel(name, len(raw.array))
     array = raw.array.astype(raw.array.dtype.newbyteorder("="), order="C")
     if array.dtype.kind == "f":
         whole = np.isfinite(array) & (array == np.round(array)) & (np.abs(array) < 2**31)
         if not whole.all():
-            raise BadInput(f"{path}: {int((~whole).sum())} of {array.size} values are not whole, a label map was expected")
+            raise BadInput(f"{name}: {int((~whole).sum())} of {array.size} values are not whole, a label map was expected")
         array = array.astype(np.int32)
     array = array.astype(LABEL_DTYPES.get(array.dtype.name, array.dtype))
-    return Image(torch.from_numpy(array), raw.grid, str(path), raw.notes)
+    return Image(torch.from_numpy(array), raw.grid, name, raw.notes)
 
 
-def read_mask(path: str | Path, *, header: Header = "strict", series: str | None = None) -> Image:
-    """Weights of voxels: (1, *S) float32 >= 0, as they are in the file (soft masks stay soft).
+def read_mask(source: ImageLike, *, header: Header = "strict", series: str | None = None, name: str = "mask") -> Image:
+    """Weights of voxels: (1, *S) float32 >= 0, as they are in the source (soft masks stay soft).
 
     Raises:
         BadInput: as `read_scalar`, or a weight is negative, or none is positive.
     """
-    image = read_scalar(path, header=header, series=series)
+    image = read_scalar(source, header=header, series=series, name=name)
     if float(image.data.min()) < 0:
-        raise BadInput(f"{path}: has a negative value ({float(image.data.min()):g}), a mask with weights >= 0 was expected")
+        raise BadInput(
+            f"{image.name}: has a negative value ({float(image.data.min()):g}), a mask with weights >= 0 was expected"
+        )
     if float(image.data.max()) == 0:
-        raise BadInput(f"{path}: is empty (every voxel is 0), a mask with at least one voxel was expected")
+        raise BadInput(f"{image.name}: is empty (every voxel is 0), a mask with at least one voxel was expected")
     return image
 
 
@@ -186,7 +197,7 @@ def write_image(path: str | Path, image: Image, *, dtype: torch.dtype | None = N
     """
     path = Path(path)
     suffix = suffix_of(path, WRITABLE, "an image to write")
-    array = _for_file(image.data.detach().cpu(), dtype).numpy()
+    array = for_file(image.data, dtype)
     if suffix in (*PICTURES, *TIFF) and image.grid.dim != 2:
         raise BadInput(
             f"{path}: its format holds 2-D images, this one has {image.grid.dim} axes: expected .nii.gz, .nrrd or .mha"
@@ -198,18 +209,9 @@ def write_image(path: str | Path, image: Image, *, dtype: torch.dtype | None = N
 
         write_itk_image(path, array, image.grid)
         return
-    from warpwright.io.nifti import write_nifti
+    from warpwright.io.nifti import channels_last, write_nifti
 
-    channels_last = np.moveaxis(array.reshape(len(array), *(*image.grid.shape, 1)[:3]), 0, -1)
-    write_nifti(path, array[0] if len(array) == 1 else channels_last, image.grid)
-
-
-def _for_file(data: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if dtype is None and data.is_floating_point():
-        dtype = torch.float32
-    if dtype is None and data.dtype == torch.bool:
-        dtype = torch.uint8
-    return data.to(dtype or data.dtype)
+    write_nifti(path, channels_last(array, image.grid), image.grid)
 
 
 def _eight_bits(path: Path, array: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:

@@ -27,7 +27,7 @@ from warpwright.geometry import Grid
 from warpwright.io.atomic import last_line, replacing
 from warpwright.io.frames import SHEAR, Header, Raw, named_grid, planar
 
-__all__ = ["nifti_grid", "open_nifti", "read_nifti", "write_nifti"]
+__all__ = ["channels_last", "nibabel_raw", "nifti_grid", "nifti_image", "open_nifti", "read_nifti", "write_nifti"]
 
 DISAGREEMENT = 1e-3  # mm at any corner, from which qform and sform are different geometries
 QUATERNION_ERROR = 3e-7  # of 1 - b^2 - c^2 - d^2, whose terms are stored in float32
@@ -60,17 +60,40 @@ def read_nifti(path: Path, header: Header = "strict") -> Raw:
     Raises:
         BadInput: the file cannot be read, is no image of 2 or 3 axes, or its geometry or unit is refused.
     """
-    image, array = open_nifti(path)
+    return _raw(str(path), *open_nifti(path), header)
+
+
+def nibabel_raw(name: str, image: Any, header: Header) -> Raw:
+    """As `read_nifti`, of an image that nibabel holds, whose header is what it would be in a file.
+
+    Args:
+        name: what a message calls it.
+        image: a `nibabel.spatialimages.SpatialImage`, loaded or not; it is left as it is.
+        header: as there.
+
+    Raises:
+        BadInput: as there, or it has no affine.
+    """
+    if image.affine is None:
+        raise BadInput(f"{name}: has no affine, expected one that says where its voxels are")
+    with _readable(name):
+        array = np.asanyarray(image.dataobj)
+        if isinstance(image, nib.Nifti1Pair):  # a person may have changed the affine since
+            image = type(image).from_image(image)
+    return _raw(name, image, array, header)
+
+
+def _raw(name: str, image: Any, array: np.ndarray, header: Header) -> Raw:
     if array.ndim == 5 and int(image.header.get("intent_code", 0)) in VECTOR_INTENTS:
-        raise BadInput(f"{path}: holds a displacement field (5 axes, vector intent), an image was expected")
+        raise BadInput(f"{name}: holds a displacement field (5 axes, vector intent), an image was expected")
     if array.size == 0:
-        raise BadInput(f"{path}: has no voxels (its shape is {array.shape}), at least one along each axis was expected")
+        raise BadInput(f"{name}: has no voxels (its shape is {array.shape}), at least one along each axis was expected")
     if array.dtype.names:
         array = structured_to_unstructured(array)[..., None, :] if array.ndim == 2 else structured_to_unstructured(array)
     if array.ndim not in (2, 3, 4):
-        raise BadInput(f"{path}: has {array.ndim} axes, an image of 2 or 3 (and a fourth for channels) was expected")
+        raise BadInput(f"{name}: has {array.ndim} axes, an image of 2 or 3 (and a fourth for channels) was expected")
     array = np.moveaxis(array, 3, 0) if array.ndim == 4 else array[None]
-    grid, notes = nifti_grid(path, image, tuple(array.shape[1:]), header)
+    grid, notes = nifti_grid(name, image, tuple(array.shape[1:]), header)
     return Raw(array.reshape(len(array), *grid.shape), grid, notes)
 
 
@@ -80,15 +103,22 @@ def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
     Raises:
         BadInput: the file is truncated or corrupt.
     """
+    with _readable(str(path)):
+        if path.name.lower().endswith(".mgh"):  # nibabel.load would leave this file open
+            image: Any = MGHImage.from_bytes(path.read_bytes())
+        else:
+            image = nib.load(path, mmap=False)
+        return image, np.asanyarray(image.dataobj)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turns what nibabel raises about a file that it cannot read into one sentence."""
     try:
         with _quiet():
-            if path.name.lower().endswith(".mgh"):  # nibabel.load would leave this file open
-                image: Any = MGHImage.from_bytes(path.read_bytes())
-            else:
-                image = nib.load(path, mmap=False)
-            return image, np.asanyarray(image.dataobj)
+            yield
     except UNREADABLE as error:
-        raise BadInput(f"{path}: cannot be read, a whole NIfTI or MGH file was expected ({last_line(error)})") from error
+        raise BadInput(f"{name}: cannot be read, a whole NIfTI or MGH file was expected ({last_line(error)})") from error
 
 
 @contextmanager
@@ -103,38 +133,38 @@ def _quiet() -> Iterator[None]:
         logger.disabled = disabled
 
 
-def nifti_grid(path: Path, image: Any, shape: tuple[int, ...], header: Header) -> tuple[Grid, tuple[str, ...]]:
+def nifti_grid(name: str, image: Any, shape: tuple[int, ...], header: Header) -> tuple[Grid, tuple[str, ...]]:
     """Grid of the spatial axes and what a person should know about it; one slice gives a 2-D grid.
 
     Raises:
         BadInput: as `read_nifti`.
     """
     affine, notes = image.affine, ()
-    if isinstance(image, nib.Nifti1Image):
-        affine, notes = _affine(path, image.header, (*shape, 1)[:3], header)
+    if isinstance(image, nib.Nifti1Pair):
+        affine, notes = _affine(name, image.header, (*shape, 1)[:3], header)
     if len(shape) == 2 or shape[2] == 1:
-        grid, flat = planar(str(path), shape[:2], affine)
+        grid, flat = planar(name, shape[:2], affine)
         notes = notes + flat
     else:
-        grid = named_grid(str(path), shape, affine)
+        grid = named_grid(name, shape, affine)
     if grid.shear > SHEAR:
-        notes = (*notes, f"{path}: its voxel axes are sheared (|cosine| {grid.shear:.2g}), ITK tools cannot open this file")
+        notes = (*notes, f"{name}: its voxel axes are sheared (|cosine| {grid.shear:.2g}), ITK tools cannot open this file")
     return grid, notes
 
 
-def _affine(path: Path, header: Any, shape: tuple[int, ...], choice: Header) -> tuple[np.ndarray, tuple[str, ...]]:
+def _affine(name: str, header: Any, shape: tuple[int, ...], choice: Header) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
         with _quiet():
             unit = header.get_xyzt_units()[0]
             forms = header.get_qform(coded=True), header.get_sform(coded=True)
     except (HeaderDataError, KeyError, ValueError) as error:
-        raise BadInput(f"{path}: its NIfTI geometry cannot be read ({last_line(error)})") from error
+        raise BadInput(f"{name}: its NIfTI geometry cannot be read ({last_line(error)})") from error
     if unit not in ("mm", "unknown"):
-        raise BadInput(f"{path}: its header gives lengths in {unit}, mm was expected")
+        raise BadInput(f"{name}: its header gives lengths in {unit}, mm was expected")
     (qform, q_code), (sform, s_code) = forms
     if not q_code and not s_code:
         return header.get_best_affine(), (
-            f"{path}: has neither qform nor sform, its geometry is assumed from the voxel size (centred, as nibabel does)",
+            f"{name}: has neither qform nor sform, its geometry is assumed from the voxel size (centred, as nibabel does)",
         )
     if not q_code or not s_code:
         return (sform if s_code else qform), ()
@@ -144,10 +174,10 @@ def _affine(path: Path, header: Any, shape: tuple[int, ...], choice: Header) -> 
     if choice == "strict":
         itk = "also the sform" if s_code == 1 and not _sheared(sform) else "the qform"
         raise BadInput(
-            f"{path}: its qform and sform differ by up to {distance:.3g} mm (nibabel and FSL would take the sform, ITK, ANTs"
+            f"{name}: its qform and sform differ by up to {distance:.3g} mm (nibabel and FSL would take the sform, ITK, ANTs"
             f" and Slicer {itk}), choose one with --header sform or --header qform"
         )
-    return (sform if choice == "sform" else qform), (f"{path}: qform and sform differ by {distance:.3g} mm, used the {choice}",)
+    return (sform if choice == "sform" else qform), (f"{name}: qform and sform differ by {distance:.3g} mm, used the {choice}",)
 
 
 def _corners(shape: tuple[int, ...]) -> np.ndarray:
@@ -189,23 +219,33 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, *, intent: int | None
         BadInput: the folder cannot be written, or the format cannot hold the dtype.
         Failed: the disk is full, or the like.
     """
-    affine = np.eye(4)
-    affine[: grid.dim, : grid.dim] = grid.affine[: grid.dim, : grid.dim]
-    affine[: grid.dim, 3] = grid.origin
+    mgh = path.name.lower().endswith((".mgz", ".mgh"))
+    with replacing(path) as temporary, _holding(str(path), array):
+        nib.save(_mgh(array, _affine_of(grid)) if mgh else nifti_image(str(path), array, grid, intent), temporary)
+
+
+@contextmanager
+def _holding(name: str, array: np.ndarray) -> Iterator[None]:
+    """Turns what nibabel raises about an array that a format has no room for into one sentence."""
     try:
-        with replacing(path) as temporary:
-            image = _mgh(array, affine) if path.name.lower().endswith((".mgz", ".mgh")) else _nifti(array, affine, intent)
-            nib.save(image, temporary)
+        yield
     except (HeaderDataError, MGHError) as error:
-        raise BadInput(f"{path}: its format cannot hold {array.dtype} of shape {array.shape} ({last_line(error)})") from error
+        raise BadInput(f"{name}: its format cannot hold {array.dtype} of shape {array.shape} ({last_line(error)})") from error
 
 
 def _mgh(array: Any, affine: np.ndarray) -> Any:
     return MGHImage(array if array.ndim > 2 else array[..., None], affine)
 
 
-def _nifti(array: np.ndarray, affine: np.ndarray, intent: int | None) -> Any:
-    image = nib.Nifti1Image(array, affine, dtype=array.dtype)
+def nifti_image(name: str, array: np.ndarray, grid: Grid, intent: int | None = None) -> nib.Nifti1Image:
+    """What `write_nifti` writes to a NIfTI file.
+
+    Raises:
+        BadInput: NIfTI cannot hold the dtype or the shape.
+    """
+    affine = _affine_of(grid)
+    with _holding(name, array):
+        image: Any = nib.Nifti1Image(array, affine, dtype=array.dtype)
     image.header.set_xyzt_units("mm", "sec")
     if intent is not None:
         image.header.set_intent(intent, (), "")
@@ -215,3 +255,16 @@ def _nifti(array: np.ndarray, affine: np.ndarray, intent: int | None) -> Any:
     else:
         image.set_qform(affine, 1)
     return image
+
+
+def _affine_of(grid: Grid) -> np.ndarray:
+    """(4, 4), also of a 2-D grid."""
+    affine = np.eye(4)
+    affine[: grid.dim, : grid.dim] = grid.affine[: grid.dim, : grid.dim]
+    affine[: grid.dim, 3] = grid.origin
+    return affine
+
+
+def channels_last(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """(C, *S) as NIfTI has it: (*S), or with several channels (X, Y, Z, C), Z = 1 of a 2-D grid."""
+    return array[0] if len(array) == 1 else np.moveaxis(array.reshape(len(array), *(*grid.shape, 1)[:3]), 0, -1)

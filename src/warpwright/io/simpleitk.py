@@ -18,9 +18,10 @@ from warpwright.geometry import Grid
 from warpwright.io.atomic import last_line, replacing
 from warpwright.io.frames import SHEAR, Raw, from_itk, itk_geometry, planar
 
-__all__ = ["read_dicom_folder", "read_itk_image", "write_itk_image"]
+__all__ = ["itk_image", "itk_raw", "read_dicom_folder", "read_itk_image", "write_itk_image"]
 
 UNEVEN = 0.01  # mm, or the same share of the slice distance, from which slices count as unevenly spaced
+LABEL_MAPS = (sitk.sitkLabelUInt8, sitk.sitkLabelUInt16, sitk.sitkLabelUInt32, sitk.sitkLabelUInt64)
 
 
 def read_itk_image(path: Path) -> Raw:
@@ -33,13 +34,20 @@ def read_itk_image(path: Path) -> Raw:
         image = sitk.ReadImage(str(path))
     except (RuntimeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read, a whole image file was expected ({last_line(error)})") from error
-    return _raw(str(path), image)
+    return itk_raw(str(path), image)
 
 
-def _raw(name: str, image: sitk.Image) -> Raw:
+def itk_raw(name: str, image: sitk.Image) -> Raw:
+    """The array (C, *S) and grid of an image that SimpleITK holds; one slice gives a 2-D grid.
+
+    Raises:
+        BadInput: it has neither 2 nor 3 axes, no voxels, or a geometry that is refused.
+    """
     dim = image.GetDimension()
     if dim not in (2, 3):
         raise BadInput(f"{name}: has {dim} axes, an image of 2 or 3 was expected")
+    if image.GetPixelID() in LABEL_MAPS:  # whose voxels cannot be asked for
+        raise BadInput(f"{name}: is a {image.GetPixelIDTypeAsString()}, voxels were expected (sitk.Cast gives them)")
     array = sitk.GetArrayFromImage(image).T
     array = array if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
     try:
@@ -96,7 +104,7 @@ def _read_series(folder: Path, series: str | None) -> Raw:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     try:
-        raw = _raw(str(folder), reader.Execute())
+        raw = itk_raw(str(folder), reader.Execute())
         return Raw(raw.array, raw.grid, raw.notes + _spacing_note(folder, files))
     except (RuntimeError, UnicodeDecodeError) as error:
         raise BadInput(f"{folder}: its DICOM slices do not form a volume ({last_line(error)})") from error
@@ -126,12 +134,22 @@ def write_itk_image(path: Path, array: np.ndarray, grid: Grid) -> None:
         BadInput: the grid is sheared, or the folder cannot be written.
         Failed: ITK cannot write it.
     """
+    image = itk_image(str(path), array, grid)
+    with replacing(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def itk_image(name: str, array: np.ndarray, grid: Grid) -> sitk.Image:
+    """An array (C, *S) with the grid's geometry as SimpleITK holds it.
+
+    Raises:
+        BadInput: the grid is sheared.
+    """
     if grid.shear > SHEAR:
-        raise BadInput(f"{path}: its format cannot hold a grid with sheared voxel axes, .nii.gz can")
+        raise BadInput(f"{name}: ITK cannot hold a grid with sheared voxel axes, NIfTI can")
     image = sitk.GetImageFromArray(np.ascontiguousarray((array if len(array) > 1 else array[0]).T), isVector=len(array) > 1)
     _, origin, spacing, direction = itk_geometry(grid)
     image.SetOrigin(origin.tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
-    with replacing(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+    return image

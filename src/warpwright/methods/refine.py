@@ -19,7 +19,7 @@ from warpwright.methods.batch_loss import batch_loss
 from warpwright.methods.model import Model
 from warpwright.methods.orthogonal import Orthogonal
 from warpwright.methods.randomness import drawing_from
-from warpwright.methods.registration import Progress, Stage
+from warpwright.methods.registration import Progress, Stage, curve
 from warpwright.networks import Estimate, Velocity
 from warpwright.sampling import gaussian
 
@@ -91,8 +91,9 @@ def refined(
     velocities = Descent(with_offsets(own, batch))
     followed = [*weights, *velocities.fields]
     optimiser = Orthogonal(weights, refinement.rate, MOMENTUM, OTHERS)
-    first = best = before = math.inf
+    best = before = math.inf
     kept: list[Tensor] = []
+    energies: list[float] = []
     for step in range(refinement.steps + 1):
         last = step == refinement.steps
         with torch.set_grad_enabled(not last), drawing_from(step, batch.fixed.device):  # points that the loss looks at
@@ -103,7 +104,7 @@ def refined(
             raise Failed(f"refinement: the loss is {energy} at step {step}")
         if "failed" in losses.parts and bool(losses.parts["failed"].any()):
             energy = math.inf  # what cannot be solved is no improvement
-        first = energy if step == 0 else first
+        energies.append(energy)
         if energy < best:
             best, kept = energy, [value.detach().clone() for value in followed]
         if last:
@@ -122,7 +123,8 @@ def refined(
     with torch.no_grad():
         for value, good in zip(followed, kept, strict=True):
             value.copy_(good)
-    stage = Stage("refine weights", time.perf_counter() - begin, refinement.steps, first, best, "the best of all steps")
+    taken = time.perf_counter() - begin
+    stage = Stage("refine weights", taken, refinement.steps, energies[0], best, "the best of all steps", curve(energies))
     return own.requires_grad_(False), stage
 
 

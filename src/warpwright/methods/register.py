@@ -272,6 +272,4 @@ class _Run:
         return lambda step, energy: report(Progress(name, step, steps, float(energy[0])))
 
     def _done(self, name: str, begin: float, solution: Solution) -> None:
-        seconds = time.perf_counter() - begin
-        first, last = float(solution.history[0, 0]), float(solution.energy[0])
-        self.stages.append(Stage(name, seconds, solution.steps[0], first, last, solution.status[0].value))
+        self.stages.append(Stage.solved(name, time.perf_counter() - begin, solution))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
+from warpwright.solver import Solution
 from warpwright.transforms import Transform
 
-__all__ = ["Progress", "Registration", "Stage"]
+__all__ = ["Progress", "Registration", "Stage", "curve"]
+
+DIGITS = 6  # of an energy in a curve
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that ended: seconds, steps taken, the energy it began and ended with, why it ended."""
+    """A stage that ended.
+
+    Args:
+        name: what was done, and at what resolution.
+        seconds: that it took.
+        steps: taken.
+        energy_start: with which it began.
+        energy_end: with which it ended.
+        message: why it ended.
+        energies: before every step, and after the last one where that was measured; none of a stage without steps.
+    """
 
     name: str
     seconds: float
@@ -29,6 +44,18 @@ class Stage:
     energy_start: float
     energy_end: float
     message: str
+    energies: tuple[float, ...] = ()
+
+    @classmethod
+    def solved(cls, name: str, seconds: float, solution: Solution) -> Self:
+        """What `minimise` did with its first sample; its energies leave their device here, all at once."""
+        energies: list[float] = solution.history[:, 0].tolist()
+        return cls(name, seconds, solution.steps[0], energies[0], energies[-1], solution.status[0].value, curve(energies))
+
+
+def curve(energies: Iterable[float]) -> tuple[float, ...]:
+    """Energies with as many digits as a curve shows."""
+    return tuple(float(f"{energy:.{DIGITS}g}") for energy in energies)
 
 
 @dataclass(frozen=True, eq=False)

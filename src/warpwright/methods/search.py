@@ -131,9 +131,7 @@ def searched(
     first = float(solved.solutions[-1].history[0, 0])
     stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
     for factor, solution, seconds in zip(network.settings.features.scales, solved.solutions, solved.seconds, strict=True):
-        ends = float(solution.history[0, 0]), float(solution.energy[0])
-        name = f"{type(family).__name__.lower()} 1/{factor}"
-        stages.append(Stage(name, seconds, solution.steps[0], *ends, solution.status[0].value))
+        stages.append(Stage.solved(f"{type(family).__name__.lower()} 1/{factor}", seconds, solution))
     return solved.displacements[-1], tuple(stages)
 
 

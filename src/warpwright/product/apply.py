@@ -12,7 +12,7 @@ from warpwright.io.image import read_image, read_labels, write_image
 from warpwright.io.points import Points, read_points, write_points
 from warpwright.io.transform import own_grid
 from warpwright.product.choices import Header, Side, Space
-from warpwright.product.inputs import outside_note
+from warpwright.product.inputs import ImageLike, outside_note
 from warpwright.product.output import check_file
 from warpwright.product.source import Source, load_source
 from warpwright.transforms import Transform, resample
@@ -30,11 +30,11 @@ class Applied:
 
 def apply_to_image(
     transform: str | Path,
-    image: str | Path,
+    image: ImageLike,
     output: str | Path,
     *,
     inverse: bool = False,
-    reference: str | Path | None = None,
+    reference: ImageLike | None = None,
     force: bool = False,
     header: Header = "strict",
     series: str | None = None,
@@ -45,7 +45,7 @@ def apply_to_image(
 
     Args:
         transform: a transform file, or the folder of a registration.
-        image: the moving image; the fixed one with `inverse`.
+        image: the moving image, see `ImageLike`; the fixed one with `inverse`.
         output: image file to write.
         inverse: pull the fixed image onto the moving one instead.
         reference: an image whose grid the result gets; default the grid that the transform brings along.
@@ -68,11 +68,11 @@ def apply_to_image(
 
 def apply_to_labels(
     transform: str | Path,
-    labels: str | Path,
+    labels: ImageLike,
     output: str | Path,
     *,
     inverse: bool = False,
-    reference: str | Path | None = None,
+    reference: ImageLike | None = None,
     force: bool = False,
     header: Header = "strict",
     series: str | None = None,
@@ -100,7 +100,7 @@ def apply_to_points(
     *,
     from_image: Side,
     space: Space | None = None,
-    reference: str | Path | None = None,
+    reference: ImageLike | None = None,
     force: bool = False,
     header: Header = "strict",
     series: str | None = None,
@@ -126,7 +126,7 @@ def apply_to_points(
     source = load_source(transform, header=header)
     grids = {"fixed": source.fixed_grid, "moving": source.moving_grid}
     if reference is not None:
-        grids[from_image] = read_image(reference, header=header, series=series).grid
+        grids[from_image] = _like(reference, source, header, series)
     other = "moving" if from_image == "fixed" else "fixed"
     missing = [side for side in (from_image, other) if grids[side] is None]
     if space == "voxel" and missing:
@@ -143,19 +143,24 @@ def apply_to_points(
 
 
 def _target(
-    source: Source, moving: Image, inverse: bool, reference: str | Path | None, header: Header, series: str | None
+    source: Source, moving: Image, inverse: bool, reference: ImageLike | None, header: Header, series: str | None
 ) -> Grid:
     if source.forward.dim != moving.grid.dim:
         raise BadInput(f"{moving.name}: has {moving.grid.dim} axes, the transform {source.name} has {source.forward.dim}")
     if reference is not None:
-        grid = read_image(reference, header=header, series=series).grid
-    else:
-        grid = source.moving_grid if inverse else source.fixed_grid
+        return _like(reference, source, header, series)
+    grid = source.moving_grid if inverse else source.fixed_grid
     if grid is None:
         raise BadInput(f"{source.name}: does not tell on which grid the result belongs, expected an image with --reference")
-    if grid.dim != source.forward.dim:
-        raise BadInput(f"{reference}: has {grid.dim} axes, the transform {source.name} has {source.forward.dim}")
     return grid
+
+
+def _like(reference: ImageLike, source: Source, header: Header, series: str | None) -> Grid:
+    """The grid of a reference, of the transform's number of axes."""
+    image = read_image(reference, header=header, series=series, name="reference")
+    if image.grid.dim != source.forward.dim:
+        raise BadInput(f"{image.name}: has {image.grid.dim} axes, the transform {source.name} has {source.forward.dim}")
+    return image.grid
 
 
 def _unmoved(moved: Image, background: float) -> tuple[str, ...]:

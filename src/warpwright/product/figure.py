@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -31,6 +31,7 @@ SCORE = "score (0 black, 1 white)"
 MOVING = "#ff3fd8"  # outlines of the moving labels
 KEY = "outlines and landmarks: fixed solid and circles, moving dashed and crosses"
 COLUMN = 2.7  # inches, of a volume; a 2-D image has wider ones
+DOTS = 110  # an inch
 SQUARES = 8  # of the checkerboard along the longer side
 LINES = 26  # of the deformed grid along the longer side
 TICKS = {1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1: "1", 2: "2", 4: "4", 8: "8"}  # volume ratios on the colour bar
@@ -75,8 +76,8 @@ class Picture:
     warning: str = ""
 
 
-def draw(picture: Picture, path: str | Path) -> None:
-    """Write the picture as a PNG file."""
+def draw(picture: Picture, path: str | Path | IO[bytes], *, dots: int = DOTS) -> None:
+    """Write the picture as PNG, to a file or a stream, of `dots` pixels an inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -109,7 +110,7 @@ def draw(picture: Picture, path: str | Path) -> None:
         figure.text(1 - 0.1 / width, 1 - 0.08 / height, KEY, color="#999999", fontsize=8, va="top", ha="right")
     below = 0.12 + 0.2 * (1 + picture.title.count("\n"))
     figure.text(0.25 / width, 1 - below / height, picture.warning, color="#ff5c5c", fontsize=11, va="top", weight="bold")
-    figure.savefig(path, dpi=110, facecolor="black", metadata={"Software": None})
+    figure.savefig(path, format="png", dpi=dots, facecolor="black", metadata={"Software": None})
 
 
 def _draw_row(axes: list[Axes], cut: Slice, picture: Picture, windows: list[tuple[float, float]], limit: float) -> None:

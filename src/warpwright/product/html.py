@@ -30,10 +30,17 @@ def template(package: str, name: str, filters: Mapping[str, Callable[..., Any]] 
     return environment.from_string(part(package, name))
 
 
-def inline(style: str, script: str) -> dict[str, str]:
-    """Style and script of a page, and a policy that allows nothing but them and pictures that are in the page."""
+def inline(style: str, script: str, library: str | None = None) -> dict[str, str]:
+    """Style and script of a page, and a policy that allows nothing but them and pictures that are in the page.
+
+    Args:
+        style: of the page.
+        script: of the page.
+        library: another script, which the policy allows too.
+    """
+    scripts = " ".join(f"'{_hash(text)}'" for text in (script, library) if text is not None)
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {scripts};"
         " base-uri 'none'; form-action 'none'"
     )
     return {"style": style, "script": script, "policy": policy}

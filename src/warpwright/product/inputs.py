@@ -1,9 +1,9 @@
-"""What a person hands over (a path, an `Image`, an array with its affine) as checked images and points."""
+"""What a person hands over (a path, an image or points in memory) as checked images and points."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
-from warpwright.io.frames import named_grid
 from warpwright.io.image import check_on_grid, read_image, read_labels, read_mask, require_structure
+from warpwright.io.memory import Array, ImageLike, as_array, memory_raw
 from warpwright.io.points import Points, read_points
 from warpwright.product.choices import Header, Side, Space
 from warpwright.sampling import inside
 
 __all__ = [
+    "SIDES",
     "Header",
     "ImageLike",
     "PointsLike",
@@ -28,6 +29,7 @@ __all__ = [
     "digest",
     "labels_on",
     "mask_on",
+    "on_unit_grid",
     "one_channel",
     "outside",
     "outside_note",
@@ -35,8 +37,50 @@ __all__ = [
     "scalar_image",
 ]
 
-ImageLike: TypeAlias = str | Path | Image | tuple[np.ndarray | Tensor, np.ndarray]
-PointsLike: TypeAlias = str | Path | Points | Tensor | np.ndarray
+PointsLike: TypeAlias = str | Path | Points | Array
+
+SIDES: tuple[Side, Side] = ("fixed", "moving")
+
+
+def on_unit_grid(given: Mapping[str, ImageLike | None]) -> tuple[dict[str, ImageLike | None], tuple[str, ...]]:
+    """Arrays alone, if both images of a pair are such, with an affine beside them: voxels 1 mm apart, the first at the origin.
+
+    Args:
+        given: "fixed", "moving" and their masks and labels, by role.
+
+    Returns:
+        The same, with `(array, affine)` in the place of each array alone, and a note about them.
+
+    Raises:
+        BadInput: there are arrays alone, but an image says where its voxels are; or one is not of 2 or 3 axes.
+    """
+    alone = {role: value for role, value in given.items() if isinstance(value, (np.ndarray, Tensor))}
+    if not alone:
+        return dict(given), ()
+    for role in alone:
+        placed = [side for side in SIDES if side not in alone]
+        if placed:
+            raise BadInput(
+                f"{_spoken(role)}: an array alone does not say where its voxels are and {placed[0]} does,"
+                " expected (array, affine), or arrays alone for both images"
+            )
+    beside = {role: (value, _unit_affine(_spoken(role), tuple(value.shape))) for role, value in alone.items()}
+    names = ", ".join(_spoken(role) for role in alone)
+    note = f"{names}: without an affine, so voxels are taken as 1 mm apart along the world's axes, from the origin on"
+    return {**given, **beside}, (note,)
+
+
+def _unit_affine(role: str, shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) not in (2, 3) or 1 in shape:
+        raise BadInput(
+            f"{role}: expected an array of 2 or 3 axes of at least 2 voxels, without those of channels or batch, got one of"
+            f" shape {shape}"
+        )
+    return np.eye(len(shape) + 1)
+
+
+def _spoken(role: str) -> str:
+    return role.replace("_", " ")
 
 
 def scalar_image(value: ImageLike, role: str, header: Header, series: str | None = None) -> Image:
@@ -52,9 +96,9 @@ def any_image(value: ImageLike, role: str, header: Header, series: str | None = 
     """An image of any number of channels, float32, finite, not constant.
 
     Args:
-        value: a path, an `Image`, or an array (*S) with its (D+1, D+1) voxel to world RAS+ mm affine.
-        role: what a message calls it when it has no path.
-        header: which affine of a NIfTI file counts when its two disagree.
+        value: see `ImageLike`.
+        role: what a message calls it when it has no name of its own.
+        header: which affine of a NIfTI image counts when its two disagree.
         series: which series (UID or its ending) of a DICOM folder that holds several.
 
     Raises:
@@ -62,10 +106,7 @@ def any_image(value: ImageLike, role: str, header: Header, series: str | None = 
     """
     if series is not None and not (isinstance(value, (str, Path)) and Path(value).is_dir()):
         raise BadInput(f"{_called(value, role)}: is no DICOM folder, so the series {series!r} cannot be chosen from it")
-    image = read_image(value, header=header, series=series) if isinstance(value, (str, Path)) else _in_memory(value, role)
-    image = Image(image.data.to(torch.float32), image.grid, image.name, image.notes)
-    if not bool(torch.isfinite(image.data).all()):
-        raise BadInput(f"{image.name}: holds NaN or inf, expected finite intensities")
+    image = read_image(value, header=header, series=series, name=role)
     require_structure(image)
     return image
 
@@ -89,11 +130,7 @@ def mask_on(value: ImageLike | None, image: Image, role: str, header: Header) ->
     """Weights of an image's voxels, on its grid, >= 0 and not all zero; None for None."""
     if value is None:
         return None
-    mask = read_mask(value, header=header) if isinstance(value, (str, Path)) else _in_memory(value, role)
-    if not bool(torch.isfinite(mask.data).all()) or bool((mask.data < 0).any()):
-        raise BadInput(f"{mask.name}: a mask holds finite weights that are not negative, found others")
-    if not bool((mask.data > 0).any()):
-        raise BadInput(f"{mask.name}: the mask is empty (all zero), expected some voxels above zero")
+    mask = read_mask(value, header=header, name=role)
     check_on_grid(mask, image.grid, image.name)
     return mask
 
@@ -102,12 +139,7 @@ def labels_on(value: ImageLike | None, image: Image | None, role: str, header: H
     """Integer labels on an image's grid (any grid if `image` is None); None for None."""
     if value is None:
         return None
-    labels = read_labels(value, header=header) if isinstance(value, (str, Path)) else _in_memory(value, role)
-    if labels.data.dtype.is_floating_point:
-        whole = labels.data.round()
-        if not bool((whole == labels.data).all()):
-            raise BadInput(f"{labels.name}: labels are whole numbers, found fractions")
-        labels = Image(whole.to(torch.int32), labels.grid, labels.name, labels.notes)
+    labels = read_labels(value, header=header, name=role)
     if not bool((labels.data != 0).any()):
         raise BadInput(f"{labels.name}: holds no label (all zero), expected some voxels above zero")
     if image is not None:
@@ -135,7 +167,7 @@ def points_of(
     if isinstance(value, (str, Path)):
         points, name = read_points(value, space=space, grid=image.grid, columns=columns), str(value)
     else:
-        points, name = value if isinstance(value, Points) else _numbered(torch.as_tensor(value)), role
+        points, name = value if isinstance(value, Points) else _numbered(as_array(value, role)), role
     if points.world.ndim != 2 or points.world.shape[1] != image.grid.dim or not len(points.world):
         raise BadInput(f"{name}: expected points of shape (N, {image.grid.dim}), got {tuple(points.world.shape)}")
     if not bool(torch.isfinite(points.world).all()):
@@ -164,12 +196,21 @@ def _called(value: object, role: str) -> str:
     return str(value) if isinstance(value, (str, Path)) else role
 
 
-def _numbered(world: Tensor) -> Points:
-    return Points(world.to(torch.float64), tuple(str(i + 1) for i in range(len(world))))
+def _numbered(world: np.ndarray) -> Points:
+    return Points(torch.from_numpy(world.astype(np.float64)), tuple(str(i + 1) for i in range(len(world))))
 
 
-def digest(value: object) -> dict[str, str]:
-    """Path (if any) and SHA-256 of an input: of a file's bytes, of a folder's files by name, of an array's numbers."""
+def digest(value: ImageLike | PointsLike, role: str = "input", header: Header = "strict") -> dict[str, str]:
+    """Path (if any) and SHA-256 of an input: of a file's bytes, of a folder's files by name, of numbers in memory.
+
+    Args:
+        value: a path, points, or an image; an array alone is taken for points.
+        role: what a message calls it.
+        header: as it is read.
+
+    Raises:
+        BadInput: see `read_image`.
+    """
     sha = hashlib.sha256()
     if isinstance(value, (str, Path)):
         path = Path(value)
@@ -179,25 +220,15 @@ def digest(value: object) -> dict[str, str]:
                     while block := stream.read(1 << 20):
                         sha.update(block)
         return {"path": str(path), "sha256": sha.hexdigest()}
-    for part in _numbers(value):
+    for part in _numbers(value, role, header):
         sha.update(np.ascontiguousarray(part).tobytes())
     return {"sha256": sha.hexdigest()}
 
 
-def _numbers(value: object) -> Sequence[np.ndarray]:
-    if isinstance(value, Image):
-        return [value.data.numpy(), value.grid.affine]
+def _numbers(value: ImageLike | PointsLike, role: str, header: Header) -> Sequence[np.ndarray]:
     if isinstance(value, Points):
         return [value.world.numpy()]
-    return [np.asarray(part) for part in (value if isinstance(value, tuple) else (value,))]
-
-
-def _in_memory(value: Image | tuple[np.ndarray | Tensor, np.ndarray], role: str) -> Image:
-    if isinstance(value, Image):
-        return value
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise BadInput(f"{role}: expected a path, an Image, or an array with its affine, got {type(value).__name__}")
-    data = torch.as_tensor(np.array(value[0]) if isinstance(value[0], np.ndarray) else value[0])
-    if data.ndim not in (2, 3):
-        raise BadInput(f"{role}: expected an array of 2 or 3 axes, got shape {tuple(data.shape)}")
-    return Image(data[None], named_grid(role, tuple(data.shape), np.asarray(value[1], dtype=np.float64)), role)
+    if isinstance(value, (np.ndarray, Tensor)):
+        return [as_array(value, role)]
+    raw = memory_raw(value, role, header)
+    return [raw.array, raw.grid.affine]

@@ -48,9 +48,9 @@ def seen(value: ImageLike, role: str, header: Header, series: str | None, photog
     """Read an image, as a photograph of the given kind or, with None, as an image of one channel.
 
     Args:
-        value: a path, an `Image`, or an array (*S) with its affine.
-        role: what a message calls it when it has no path.
-        header: which affine of a NIfTI file counts when its two disagree.
+        value: see `ImageLike`.
+        role: what a message calls it when it has no name of its own.
+        header: which affine of a NIfTI image counts when its two disagree.
         series: which series of a DICOM folder that holds several.
         photograph: "green" takes the green channel and "grey" the luminance, 0 to 255; "fundus" the green channel with its
             contrast evened out, 0 to 1, and the field of view. A photograph of one channel is its own green and grey.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,19 +19,12 @@ from warpwright.geometry import Grid, Image
 from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods import Progress, Prompting, Registration, Settings, needed, register_pair
 from warpwright.product.choice import Choice
-from warpwright.product.choices import Header, Photograph, Side, Space
-from warpwright.product.inputs import (
-    ImageLike,
-    PointsLike,
-    digest,
-    labels_on,
-    outside,
-    outside_note,
-    points_of,
-)
+from warpwright.product.choices import Header, Photograph, Space
+from warpwright.product.inputs import SIDES, ImageLike, PointsLike, digest, labels_on, on_unit_grid, outside_note, points_of
 from warpwright.product.learned import Learned, learned
 from warpwright.product.model_folder import ModelFolder
-from warpwright.product.photographs import seen, size_note
+from warpwright.product.photographs import Seen, seen, size_note
+from warpwright.product.prompts import kept_notes, prompting, recorded
 from warpwright.product.resources import check_memory, granted_threads, peak_memory
 from warpwright.product.resources import threads as using
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
@@ -41,7 +34,6 @@ from warpwright.transforms import Affine, Transform, resample, split
 
 __all__ = ["Plan", "chosen_device", "prepare"]
 
-SIDES: tuple[Side, Side] = ("fixed", "moving")
 PACKAGES = ("warpwright", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "h5py")
 
 
@@ -81,7 +73,7 @@ class Plan:
             "photograph": self.photograph,
             "settings": to_mapping(self.settings),
             "model": None if self.learned is None else self.learned.to_mapping(),
-            "prompts": None if self.prompts is None else _told(self.prompts),
+            "prompts": None if self.prompts is None else recorded(self.prompts),
             "device": self.device,
             "threads": self.threads,
             "memory_gb": round(self.memory / 1e9, 2),
@@ -168,7 +160,7 @@ class Plan:
             jacobian=jacobian,
             initial=start,
             registration=replace(
-                registration, notes=(*registration.notes, *self.remarks, *_prompted(self.prompts, registration.forward))
+                registration, notes=(*registration.notes, *self.remarks, *kept_notes(self.prompts, registration.forward))
             ),
             labels=labels,
             landmarks=self.landmarks,
@@ -221,18 +213,21 @@ def prepare(
     _both(points, "points")
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
+    images, alone = on_unit_grid(
+        {"fixed": fixed, "moving": moving}
+        | _sided("mask", masks)
+        | _sided("labels", labels)
+        | _sided("prompt_labels", prompt_labels or (None, None))
+    )
     granted, fewer = granted_threads(threads)
     with using(granted):
         device = chosen_device(device)
-        looks = [seen(i, s, header, n, photograph) for i, s, n in zip((fixed, moving), SIDES, series, strict=True)]
+        looks = _looks(images, header, series, photograph)
         first, second = (look.image for look in looks)
-        if first.grid.dim != second.grid.dim:
-            raise BadInput(
-                f"{second.name}: has {second.grid.dim} axes and {first.name} has {first.grid.dim}, expected the same number"
-            )
         settings = choice.settings(first.grid)
         start = _initial(initial, first, settings)
-        prompts = _prompts(prompt_labels, prompt_points, prompt_weight, (first, second), space, header)
+        shown = None if prompt_labels is None else _pair(images, "prompt_labels")
+        prompts = prompting(shown, prompt_points, prompt_weight, (first, second), space, header)
         method = learned(
             model,
             refine=refine,
@@ -244,30 +239,9 @@ def prepare(
             prompts=prompts,
             score=score,
         )
-        given = {"fixed": fixed, "moving": moving}
-        given |= {
-            f"{side}_{what}": pair[k]
-            for what, pair in (
-                ("mask", masks),
-                ("labels", labels),
-                ("points", points),
-                ("prompt_labels", prompt_labels or (None, None)),
-                ("prompt_points", prompt_points or (None, None)),
-            )
-            for k, side in enumerate(SIDES)
-        }
-        if isinstance(initial, (str, Path)):
-            given["initial"] = initial
-        inputs = {name: digest(value) for name, value in given.items() if value is not None}
-        for side, chosen in zip(SIDES, series, strict=True):
-            inputs[side] |= {} if chosen is None else {"series": chosen}
-        if initial is not None:
-            inputs.setdefault("initial", {})  # a transform in memory has no path
-        maps = tuple(
-            labels_on(m, i, f"{side} labels", header) for m, i, side in zip(labels, (first, second), SIDES, strict=True)
-        )
-        if maps[0] is not None and maps[1] is not None and not common_labels(maps[0], maps[1]):
-            raise BadInput(f"{maps[1].name}: has no label in common with {maps[0].name}, expected at least one to score")
+        marks = _sided("points", points) | _sided("prompt_points", prompt_points or (None, None))
+        maps = _maps(_pair(images, "labels"), (first, second), header)
+        masks = _pair(images, "mask")
         return Plan(
             fixed=first,
             moving=second,
@@ -282,9 +256,9 @@ def prepare(
             prompts=prompts,
             device=device,
             threads=granted,
-            remarks=(*fewer, *size_note(*looks)),
+            remarks=(*alone, *fewer, *size_note(*looks)),
             seed=seed,
-            inputs=inputs,
+            inputs=_inputs(images | marks, initial, series, header),
             photograph=photograph,
             colours=looks[1].colours,
             space=space,
@@ -292,56 +266,50 @@ def prepare(
         )
 
 
-def _prompts(
-    labels: tuple[ImageLike, ImageLike] | None,
-    points: tuple[PointsLike, PointsLike] | None,
-    weight: float | None,
-    images: tuple[Image, Image],
-    space: Space | None,
-    header: Header,
-) -> Prompting | None:
-    """What a person marked, checked; None for nothing.
+def _sided(what: str, pair: tuple[Any, Any]) -> dict[str, Any]:
+    """A pair by role: "fixed_mask" and "moving_mask", say."""
+    return {f"{side}_{what}": value for side, value in zip(SIDES, pair, strict=True)}
 
-    Raises:
-        BadInput: a weight without prompts, labels or landmarks that cannot be used, or landmarks outside their image.
-    """
-    if labels is None and points is None:
-        if weight is not None:
-            raise BadInput("--prompt-weight was given without prompts, expected --prompt-labels or --prompt-points too")
-        return None
-    maps, sets = [], []
-    for k, (side, image) in enumerate(zip(SIDES, images, strict=True)):
-        maps.append(None if labels is None else labels_on(labels[k], image, f"{side} prompt labels", header))
-        found = None if points is None else points_of(points[k], image, space, f"{side} prompt points")
-        sets.append(None if found is None else found.world)
-        if found is not None and (names := outside(found, image.grid)):
-            raise BadInput(f"{side} prompt points: {', '.join(names[:5])} lie outside {image.name}, expected them inside")
-    return Prompting(
-        labels=None if labels is None else (maps[0], maps[1]),
-        points=None if points is None else (sets[0], sets[1]),
-        weight=1.0 if weight is None else weight,
+
+def _pair(images: Mapping[str, ImageLike | None], what: str) -> tuple[ImageLike | None, ImageLike | None]:
+    return images[f"fixed_{what}"], images[f"moving_{what}"]
+
+
+def _looks(
+    images: Mapping[str, Any], header: Header, series: tuple[str | None, str | None], photograph: Photograph | None
+) -> tuple[Seen, Seen]:
+    """Both images, of the same number of axes."""
+    one, two = (seen(images[side], side, header, chosen, photograph) for side, chosen in zip(SIDES, series, strict=True))
+    if one.image.grid.dim != two.image.grid.dim:
+        found = f"has {two.image.grid.dim} axes and {one.image.name} has {one.image.grid.dim}"
+        raise BadInput(f"{two.image.name}: {found}, expected the same number")
+    return one, two
+
+
+def _maps(
+    labels: tuple[ImageLike | None, ImageLike | None], images: tuple[Image, Image], header: Header
+) -> tuple[Image | None, Image | None]:
+    """Both label maps, if they are given: each on its image's grid, with a label in common."""
+    one, two = (
+        labels_on(value, image, f"{side} labels", header) for value, image, side in zip(labels, images, SIDES, strict=True)
     )
+    if one is not None and two is not None and not common_labels(one, two):
+        raise BadInput(f"{two.name}: has no label in common with {one.name}, expected at least one to score")
+    return one, two
 
 
-def _told(prompts: Prompting) -> dict[str, Any]:
-    """What `result.json` says of prompts."""
-    count = 0 if prompts.points is None else len(prompts.points[0])
-    return {"labels": list(prompts.values), "points": count, "weight": prompts.weight}
-
-
-def _prompted(prompts: Prompting | None, forward: Transform) -> tuple[str, ...]:
-    """Sentences on what the registration was told of, and how well it keeps to it."""
-    if prompts is None:
-        return ()
-    found: list[str] = []
-    if prompts.values:
-        names = ", ".join(str(value) for value in prompts.values)
-        found.append(f"prompted with the labels {names}, which do not count in the mean Dice")
-    if prompts.points is not None:
-        left = (forward(prompts.points[0]) - prompts.points[1]).norm(dim=1)
-        text = f"{float(left.mean()):.2f} mm apart in the mean, {float(left.max()):.2f} at most"
-        found.append(f"prompted with {len(left)} landmarks, which end {text}")
-    return tuple(found)
+def _inputs(
+    given: Mapping[str, Any], initial: str | Path | Transform | None, series: tuple[str | None, str | None], header: Header
+) -> dict[str, dict[str, str]]:
+    """What `result.json` says of the inputs, by role."""
+    if isinstance(initial, (str, Path)):
+        given = {**given, "initial": initial}
+    found = {role: digest(value, role.replace("_", " "), header) for role, value in given.items() if value is not None}
+    for side, chosen in zip(SIDES, series, strict=True):
+        found[side] |= {} if chosen is None else {"series": chosen}
+    if initial is not None:
+        found.setdefault("initial", {})  # a transform in memory has no path
+    return found
 
 
 def _both(pair: tuple[object, object], what: str) -> None:

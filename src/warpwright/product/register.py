@@ -1,4 +1,4 @@
-"""Register two images: paths, images or arrays in, a `RegistrationResult` out."""
+"""Register two images: files, images of other libraries or arrays in, a `RegistrationResult` out."""
 
 from __future__ import annotations
 
@@ -53,9 +53,13 @@ def register(
 ) -> RegistrationResult:
     """Find the map of points of `fixed` to points of `moving`; it resamples the moving image onto the fixed grid.
 
+    Images, masks and labels are given as paths, as an `Image`, as images of nibabel or SimpleITK, or as `(array, affine)` of
+    numpy or torch with a voxel to world RAS+ mm affine (see `ImageLike`). Arrays without an affine are taken where both images
+    are such: their voxels count as 1 mm apart, which is noted in the result.
+
     Args:
-        fixed: a path, an `Image`, or an array (*S) with its voxel to world RAS+ mm affine.
-        moving: the same.
+        fixed: the image that stays.
+        moving: the image that is moved onto it.
         transform: what kind of map; a deformable one begins with an affine. Default what `config` says, else "greedy"; with
             a model of features, what it was trained with.
         similarity: what makes two images alike. Default what `config` says, else "lncc", for images of one kind; "mi" or
@@ -90,12 +94,27 @@ def register(
         device: "auto", "cpu", "cuda" or "cuda:1".
         threads: CPU threads; default torch's.
         seed: of everything drawn at random (nothing is, so far); recorded.
-        header: which affine of a NIfTI file counts when its two disagree; "strict" refuses such a file.
+        header: which affine of a NIfTI image counts when its two disagree; "strict" refuses such an image.
         progress: called after every step.
 
     Raises:
         BadInput: anything above cannot be used.
         Failed: the work could not be done.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> import warpwright
+        >>> x, y = np.meshgrid(np.arange(24.0), np.arange(20.0), indexing="ij")
+        >>> fixed = np.exp(-((x - 12) ** 2 / 30 + (y - 10) ** 2 / 10))
+        >>> moving = np.exp(-((x - 14) ** 2 / 30 + (y - 9) ** 2 / 10))
+        >>> affine = np.diag([1.5, 1.5, 1.0])  # voxels of 1.5 mm
+        >>> result = warpwright.register((fixed, affine), (moving, affine), transform="affine")
+        >>> result.verdict.improved
+        True
+        >>> middle = torch.tensor([[18.0, 15.0]], dtype=torch.float64)  # of the fixed spot, in the world
+        >>> result.transform(middle).round(decimals=1).tolist()
+        [[21.0, 13.5]]
     """
     plan = prepare(
         fixed,

@@ -7,15 +7,13 @@ letters name the nearest anatomical direction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 
-from warpwright.geometry import Grid
+from warpwright.geometry import NEGATIVE, POSITIVE, Grid, anatomical_axes
 
 __all__ = ["Slice", "middle", "slices"]
 
-POSITIVE, NEGATIVE = "RAS", "LPI"
 PLANES = ("sagittal", "coronal", "axial")
 
 
@@ -67,7 +65,7 @@ class Slice:
 
 def slices(grid: Grid, at: tuple[int, ...]) -> tuple[Slice, ...]:
     """Cuts through the voxel `at`: axial, coronal and sagittal of a volume, the one of a 2-D image."""
-    world, sign = _anatomical(grid.direction)
+    world, sign = anatomical_axes(grid.direction)
     if grid.dim == 2:
         return (_slice(grid, None, at, world, sign),)
     return tuple(_slice(grid, world.index(w), at, world, sign) for w in reversed(range(grid.dim)))
@@ -79,13 +77,6 @@ def middle(grid: Grid, mask: np.ndarray | None = None) -> tuple[int, ...]:
         return tuple(n // 2 for n in grid.shape)
     axes = range(grid.dim)
     return tuple(int(mask.sum(tuple(a for a in axes if a != axis)).argmax()) for axis in axes)
-
-
-def _anatomical(direction: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """For each voxel axis its nearest world axis (each taken once) and whether it points to the positive side."""
-    dim = len(direction)
-    best = max(permutations(range(dim)), key=lambda p: sum(abs(direction[w, axis]) for axis, w in enumerate(p)))
-    return best, tuple(bool(direction[w, axis] > 0) for axis, w in enumerate(best))
 
 
 def _slice(grid: Grid, axis: int | None, at: tuple[int, ...], world: tuple[int, ...], sign: tuple[bool, ...]) -> Slice:

@@ -9,6 +9,7 @@ from typing import Any
 
 from warpwright.errors import Failed
 from warpwright.io.atomic import replacing
+from warpwright.networks.scoring import VoxelMap
 from warpwright.product.output import plain
 from warpwright.training.settings import Training
 
@@ -66,17 +67,23 @@ class Journal:
             self.board.close()
 
 
-def model_card(training: Training, step: int, figures: Mapping[str, float], parameters: int) -> str:
-    """The model card in Markdown."""
+def model_card(
+    training: Training, step: int, figures: Mapping[str, float], parameters: int, score: VoxelMap | None = None
+) -> str:
+    """The model card in Markdown; `score` is what was learned beside the model, if anything."""
     card, model = training.card, training.model
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
     scores = f"{SCORES}\n{rows}" if figures else "There were no validation pairs: these are the weights of the last step."
+    network, beside = type(model.network).__name__, ""
+    if score is not None:
+        weights = sum(weight.numel() for weight in score.parameters())
+        beside = f"\n- **Score**: {weights:,} weights, where residuals can be trusted; `register --score` shows it"
     return f"""# {card.title}
 
 - **Use**: {card.use}
 - **Data**: {card.data}
 - **Licence of the weights**: {card.licence}
-- **Network**: {type(model.network).__name__}, {parameters:,} weights, images of {model.dim} axes, {model.channels} channel(s)
+- **Network**: {network}, {parameters:,} weights, images of {model.dim} axes, {model.channels} channel(s){beside}
 - **Training**: {step} of {training.steps} steps, {training.batch * training.accumulate} pair(s) a step, seed {training.seed}
 
 {scores}

@@ -324,8 +324,9 @@ class _Run:
 
     def _write_model(self, step: int, figures: Mapping[str, float]) -> None:
         summary = {"step": step, "steps": self.training.steps, "seed": self.training.seed, "validation": figures}
-        card = model_card(self.training, step, figures, self.parameters)
-        write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary, score=self.scheme.score)
+        score = self.scheme.score
+        card = model_card(self.training, step, figures, self.parameters, score)
+        write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary, score=score)
 
     def _checkpoint(self, step: int) -> None:
         write_checkpoint(

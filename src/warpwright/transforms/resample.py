@@ -43,6 +43,17 @@ def resample(
 
     Returns:
         An `Image` on `grid` with the name of the input, on the device of its data.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from warpwright import Affine, Grid, Image, resample
+        >>> grid = Grid(shape=(4, 2), affine=np.eye(3))
+        >>> image = Image(torch.arange(8.0).reshape(1, 4, 2), grid)
+        >>> shift = np.eye(3)
+        >>> shift[0, 2] = 1.0  # the voxel read lies 1 mm further along x
+        >>> resample(image, Affine(shift), grid).data[0].tolist()
+        [[2.0, 3.0], [4.0, 5.0], [6.0, 7.0], [0.0, 0.0]]
     """
     if worked_on(transform, grid):
         return Image(_directly(image, transform, grid, interpolation, background), grid, image.name)

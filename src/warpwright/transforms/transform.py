@@ -23,6 +23,7 @@ from warpwright.sampling import inside, sample
 from warpwright.transforms.bspline import bspline_displacement
 from warpwright.transforms.displacement import invert
 from warpwright.transforms.velocity import exp
+from warpwright.transforms.words import affine_text, length_text
 
 __all__ = [
     "Affine",
@@ -97,7 +98,7 @@ def expanded(transform: Transform) -> Transform:
     return parts[0] if len(parts) == 1 else Composite(parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Affine(Transform):
     """`x -> matrix (x, 1)`.
 
@@ -106,6 +107,18 @@ class Affine(Transform):
 
     Raises:
         BadInput: the matrix is not square homogeneous, not finite, or singular.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from warpwright import Affine
+        >>> quarter = Affine(np.array([[0.0, -1.0, 5.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+        >>> quarter
+        <Affine 2-D: turns by 90 degrees, stretches by 1 to 1, moves the origin by (5, 0) mm>
+        >>> quarter(torch.tensor([[2.0, 0.0]], dtype=torch.float64)).tolist()
+        [[5.0, 2.0]]
+        >>> quarter @ quarter.inverse()
+        <Affine 2-D: identity>
     """
 
     matrix: np.ndarray
@@ -121,6 +134,9 @@ class Affine(Transform):
             raise BadInput("an affine must be invertible, it is singular (columns are zero or parallel)")
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
+
+    def __repr__(self) -> str:
+        return f"<Affine {self.dim}-D: {affine_text(self.matrix)}>"
 
     @classmethod
     def identity(cls, dim: int) -> Affine:
@@ -138,7 +154,7 @@ class Affine(Transform):
         return Affine(np.linalg.inv(self.matrix))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DisplacementField(Transform):
     """`x -> x + u(x)` on a grid, linear between voxels, zero outside (as ITK has it).
 
@@ -163,6 +179,10 @@ class DisplacementField(Transform):
                 f" got {tuple(self.displacement.shape)}"
             )
 
+    def __repr__(self) -> str:
+        known = f", an inverse off by at most {self.residual:.2g} voxels" if self.residual else ""
+        return f"<DisplacementField on {self.grid.text}: moves by {length_text(self.displacement, self.grid)}{known}>"
+
     @property
     def dim(self) -> int:
         return self.grid.dim
@@ -180,7 +200,7 @@ class DisplacementField(Transform):
         return DisplacementField(inverse[0], self.grid, residual)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VelocityField(Transform):
     """The flow of a stationary velocity after unit time.
 
@@ -193,6 +213,10 @@ class VelocityField(Transform):
     velocity: Tensor
     grid: Grid
     steps: int = 7
+
+    def __repr__(self) -> str:
+        speed = length_text(self.velocity, self.grid)
+        return f"<VelocityField on {self.grid.text}: {speed}, per unit time, {self.steps} squarings>"
 
     @property
     def dim(self) -> int:
@@ -213,7 +237,7 @@ class VelocityField(Transform):
         return VelocityField(-self.velocity, self.grid, self.steps)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BSplineField(Transform):
     """`x -> x + u(x)` with u a cubic B-spline; zero outside the grid.
 
@@ -226,6 +250,11 @@ class BSplineField(Transform):
     control: Tensor
     knots: tuple[float, ...]
     grid: Grid
+
+    def __repr__(self) -> str:
+        lattice = " x ".join(str(n) for n in self.control.shape[1:])
+        lengths = length_text(self.control, self.grid)
+        return f"<BSplineField of {lattice} control points on {self.grid.text}: coefficients {lengths}>"
 
     @property
     def dim(self) -> int:
@@ -264,7 +293,7 @@ class BSplineField(Transform):
         return self.displacement_field().inverse()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Composite(Transform):
     """`parts[0] o parts[1] o ...`: the last part acts first."""
 
@@ -273,6 +302,10 @@ class Composite(Transform):
     def __post_init__(self) -> None:
         if len({part.dim for part in self.parts}) != 1:
             raise BadInput("transforms that are composed must have the same number of axes")
+
+    def __repr__(self) -> str:
+        parts = "".join(f"\n  {part!r}" for part in self.parts)
+        return f"<Composite {self.dim}-D, the last acts first:{parts}>"
 
     @property
     def dim(self) -> int:

@@ -46,7 +46,7 @@ find.addEventListener("input", () => {
   shown.textContent = words.length ? `${count} of ${rows.length} pairs` : "";
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement !== find) {
+  if (event.key === "/" && !event.target.closest("input")) {
     event.preventDefault();
     find.focus();
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,18 @@ import numpy as np
 
 from warpwright.product.figure import FLOOR, TICKS
 
-__all__ = ["Chart", "Line", "energies", "histogram", "landmarks"]
+__all__ = ["SPARK", "Chart", "Line", "curve_of", "energies", "histogram", "landmarks", "sparkline"]
 
 WIDTH, HEIGHT = 520, 240
-LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 52  # of the box that the axes enclose
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 58  # of the box that the axes enclose
 BINS = 61
 SAMPLES = 1_000_000  # voxels that a histogram counts, evenly spread
 FOLDS = 8  # bars that the one of the folds, if there are any, and its distance to the others take
 FOLDS_LEAST = 2  # height of that bar, however few they are
 NAMES = 10  # stages from which every other name is left out
+POINTS = 120  # of a curve; a stage is not wider than so many pixels, as a rule
+SPARK = 72, 22  # width and height of a curve in a table
+LINEAR = ("start", "affine", "rigid", "similarity")  # what the stages of a linear search are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,39 +88,71 @@ def _upwards(ticks: Sequence[float]) -> tuple[tuple[float, str], ...]:
 
 
 def energies(stages: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The energy at the beginning and the end of every stage, which is all that is recorded; None where nothing is.
+    """The energies of every stage, one stage beside the other; None where none are known.
 
+    Of a stage whose steps are known (`curve_of`) a line from step to step, of any other one from its beginning to its end.
     Energies of different stages are not comparable: they are taken at other resolutions.
     """
-    known = [s for s in stages if s["energy_start"] is not None and s["energy_end"] is not None]
+    known = [(str(stage["name"]), curve) for stage in stages if (curve := curve_of(stage) or _ends(stage))]
     if not known:
         return None
-    values = [float(s[key]) for s in known for key in ("energy_start", "energy_end")]
+    values = [energy for _, curve in known for energy in curve]
     ticks = _ticks(min(*values, 0.0), max(values))
     lines, dots, names = [], [], []
     every = 1 + (len(known) - 1) // NAMES
-    for number, stage in enumerate(known):
-        kind = str(stage["name"]).split(" ")[0]
-        family = "linear" if kind in ("start", "affine", "rigid") else "deformable"
-        ends = [
-            (_across((number + share) / len(known)), _up(float(stage[key]), ticks))
-            for share, key in ((0.15, "energy_start"), (0.85, "energy_end"))
-        ]
-        lines.append(Line(points=" ".join(f"{x},{y}" for x, y in ends), kind=family))
-        dots.extend((x, y, family) for x, y in ends)
+    for number, (name, curve) in enumerate(known):
+        family = "linear" if name.split(" ")[0] in LINEAR else "deformable"
+        shares = [(number + 0.15 + 0.7 * place) / len(known) for place in np.linspace(0, 1, len(curve)).tolist()]
+        places = [(_across(share), _up(energy, ticks)) for share, energy in zip(shares, curve, strict=True)]
+        lines.append(Line(points=_joined(places), kind=family))
+        dots.extend((x, y, family) for x, y in (places[0], places[-1]))
         if number % every == 0:
-            names.append((_across((number + 0.5) / len(known)), str(stage["name"])))
-    told = "; ".join(f"{s['name']}: {s['energy_start']:.4g} to {s['energy_end']:.4g}" for s in known)
+            names.append((_across((number + 0.5) / len(known)), name))
     return Chart(
         name="Energy by stage",
-        told=told,
-        x_label="stage and share of the resolution",
+        told="; ".join(f"{name}: {curve[0]:.4g} to {curve[-1]:.4g}" for name, curve in known),
+        x_label="stage, each from its first step to its last",
         y_label="energy",
         x_ticks=tuple(names),
         y_ticks=_upwards(ticks),
         lines=tuple(lines),
         dots=tuple(dots),
     )
+
+
+def curve_of(stage: Mapping[str, Any]) -> list[float]:
+    """The energies of a stage from step to step, at most `POINTS` evenly spread; none where fewer than two are known.
+
+    An energy that was not finite is left out. A version before recorded no steps.
+    """
+    known = _finite(stage.get("energies", ()))
+    if len(known) < 2:
+        return []
+    return [known[k] for k in np.linspace(0, len(known) - 1, min(len(known), POINTS)).round().astype(int).tolist()]
+
+
+def _ends(stage: Mapping[str, Any]) -> list[float]:
+    ends = _finite([stage["energy_start"], stage["energy_end"]])
+    return ends if len(ends) == 2 else []
+
+
+def _finite(energies: Iterable[float | None]) -> list[float]:
+    return [float(energy) for energy in energies if energy is not None and math.isfinite(energy)]
+
+
+def sparkline(stage: Mapping[str, Any]) -> str:
+    """The line of `curve_of`, "x,y x,y" in a box of `SPARK` units, from its own least energy to its largest; or nothing."""
+    curve = curve_of(stage)
+    if not curve:
+        return ""
+    (width, height), least, span = SPARK, min(curve), max(curve) - min(curve)
+    up = [(energy - least) / span if span > 0 else 0.5 for energy in curve]
+    across = np.linspace(0, width, len(curve)).tolist()
+    return _joined([(round(x, 1), round(height * (1 - y), 1)) for x, y in zip(across, up, strict=True)])
+
+
+def _joined(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x},{y}" for x, y in places)
 
 
 def histogram(determinant: np.ndarray, limit: float) -> Chart:
@@ -180,7 +215,7 @@ def landmarks(before: np.ndarray, after: np.ndarray) -> Chart:
     lines, dots = [], []
     for kind, errors in (("before", np.sort(before)), ("after", np.sort(after))):
         places = [(_across((k + 0.5) / count), _up(error, ticks)) for k, error in enumerate(errors.tolist())]
-        lines.append(Line(points=" ".join(f"{x},{y}" for x, y in places), kind=kind))
+        lines.append(Line(points=_joined(places), kind=kind))
         dots.extend((x, y, kind) for x, y in places if count <= 60)
     looks = ("dashed, squares", "solid, dots") if dots else ("dashed", "solid")
     return Chart(

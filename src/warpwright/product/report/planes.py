@@ -19,9 +19,9 @@ from warpwright.product.report.encode import DIFFERENCE, JACOBIAN, colour, grey,
 from warpwright.product.report.run import Run
 from warpwright.product.report.vector import box, circles, crosses, isolines
 from warpwright.product.slices import Slice, middle, slices
-from warpwright.transforms import Transform, resample
+from warpwright.transforms import Affine, DisplacementField, Transform, resample, split
 
-__all__ = ["Outline", "Plane", "Scales", "planes", "scales"]
+__all__ = ["Outline", "Plane", "Scales", "beyond", "planes", "scales"]
 
 Layer = Literal["fixed", "before", "moved"]
 OTHERS: tuple[Layer, Layer] = ("before", "moved")
@@ -154,9 +154,9 @@ def planes(run: Run, shades: Scales, *, subtracted: bool) -> tuple[tuple[Plane, 
     grid = run.fixed.image.grid
     mask = None if run.labels is None else run.labels[0].data[0].numpy() > 0
     displacement, affine = drawn_deformation(run.transform, grid)
-    field = displacement.numpy()
+    field, parts, outside = displacement.numpy(), split(run.transform, grid), beyond(run.moving.image)
     with plainly():  # a few cuts are done before a kernel is loaded
-        cuts = [_read(run, cut) for cut in slices(grid, middle(grid, mask))]
+        cuts = [_read(run, cut, _on_cut(*parts, cut), outside) for cut in slices(grid, middle(grid, mask))]
     pairs = [_differences(cut, shades) for cut in cuts]
     top = max(float(np.percentile(np.concatenate([p.ravel() for pair in pairs for p in pair]), 99.5)), 0.01)
     shades = replace(shades, difference=min(top, 1.0), affine=affine)
@@ -165,11 +165,21 @@ def planes(run: Run, shades: Scales, *, subtracted: bool) -> tuple[tuple[Plane, 
     return tuple(drawn), shades
 
 
-def _read(run: Run, cut: Slice) -> _Cut:
-    def pulled(look: Image, through: Transform, how: Literal["linear", "label"] = "linear") -> np.ndarray:
-        return _flat(
-            cut, resample(look, through, _slab(run.fixed.image, cut).grid, interpolation=how, background=_outside(look))
-        )
+def _on_cut(affine: Affine, field: DisplacementField, cut: Slice) -> Transform:
+    """The map of the voxels on a cut: the parts of a map, and of the field what is there."""
+    slab = _slab(Image(field.displacement, field.grid), cut)
+    return affine @ DisplacementField(slab.data, slab.grid)
+
+
+def _read(run: Run, cut: Slice, transform: Transform, outside: float) -> _Cut:
+    """The pictures on a cut; `transform` maps its voxels, beyond the moving image there is `outside`."""
+    fixed = _slab(run.fixed.image, cut)
+
+    def pulled(look: Image, through: Transform) -> np.ndarray:
+        return _flat(cut, resample(look, through, fixed.grid, background=outside if look is run.moving.image else 0.0))
+
+    def labelled(look: Image, through: Transform) -> np.ndarray:
+        return _flat(cut, resample(look, through, fixed.grid, interpolation="label"))[0]
 
     colours: dict[Layer, np.ndarray] = {}
     if run.fixed.colours is not None and run.moving.colours is not None and run.colours is not None:
@@ -178,13 +188,13 @@ def _read(run: Run, cut: Slice) -> _Cut:
     labels: dict[Layer, np.ndarray] = {}
     if run.labels is not None:
         labels["fixed"] = _flat(cut, _slab(run.labels[0], cut))[0]
-        labels["before"] = pulled(run.labels[1], run.initial, "label")[0]
-        labels["moved"] = pulled(run.labels[1], run.transform, "label")[0]
+        labels["before"] = labelled(run.labels[1], run.initial)
+        labels["moved"] = labelled(run.labels[1], transform)
     return _Cut(
         cut=cut,
-        fixed=_flat(cut, _slab(run.fixed.image, cut))[0],
+        fixed=_flat(cut, fixed)[0],
         before=pulled(run.moving.image, run.initial)[0],
-        moved=_flat(cut, _slab(run.moved, cut))[0],
+        moved=pulled(run.moving.image, transform)[0],
         jacobian=_flat(cut, _slab(run.jacobian, cut))[0],
         score=None if run.score is None else _flat(cut, _slab(run.score, cut))[0],
         colours=colours,
@@ -192,9 +202,9 @@ def _read(run: Run, cut: Slice) -> _Cut:
     )
 
 
-def _outside(image: Image) -> float:
-    """Beyond the moving image: 0, or its least value where that is negative (air in CT), as in `moved.nii.gz`."""
-    return min(0.0, float(image.data.min())) if image.data.dtype.is_floating_point else 0.0
+def beyond(image: Image) -> float:
+    """What is seen outside the moving image: 0, or its least value where that is negative (air in CT), as in `moved.nii.gz`."""
+    return min(0.0, float(image.data.min()))
 
 
 def _slab(image: Image, cut: Slice) -> Image:

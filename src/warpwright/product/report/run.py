@@ -85,8 +85,7 @@ class Run:
         initial: where the moving image lay at first, world points of fixed to world points of moving.
         transform: the result, likewise.
         inverse: the map back; None where there are no landmarks to carry.
-        moved: the moving image on the fixed grid through the transform.
-        colours: likewise the photograph, (C, *S), 0 to 255; None of an image that is none.
+        colours: the moved photograph on the fixed grid, (C, *S), 0 to 255; None of an image that is none.
         jacobian: determinant of the full map, on the fixed grid.
         score: where residuals can be trusted, 0 to 1, on the fixed grid, if that was asked for.
         labels: label maps of fixed and of moving, each on its own grid.
@@ -99,7 +98,6 @@ class Run:
     initial: Transform
     transform: Transform
     inverse: Transform | None
-    moved: Image
     colours: Image | None
     jacobian: Image
     score: Image | None
@@ -145,7 +143,7 @@ def read_run(record: Record) -> Run:
     header: Header = values.get("header") or "strict"
     with ThreadPoolExecutor(2) as beside:  # files are unpacked without Python's lock
         transform = beside.submit(read_transform, folder / "transform.h5")
-        outputs = [beside.submit(_on, grid, folder / name) for name in ("moved.nii.gz", "jacobian.nii.gz")]
+        jacobian = beside.submit(_on, grid, folder / "jacobian.nii.gz")
         looks = tuple(_seen(record, side, header) for side in SIDES)
         images = (looks[0].image, looks[1].image)
         points = _points(record, images)
@@ -156,9 +154,8 @@ def read_run(record: Record) -> Run:
             initial=_initial(record),
             transform=transform.result(),
             inverse=None if points is None else read_transform(folder / "inverse.h5"),
-            moved=outputs[0].result(),
             colours=None if looks[1].colours is None else _on(grid, folder / "moved.png", placed=False),
-            jacobian=outputs[1].result(),
+            jacobian=jacobian.result(),
             score=_on(grid, folder / "score.nii.gz") if values["scores"].get("trust") else None,
             labels=_labels(record, images, header),
             points=points,

@@ -10,8 +10,10 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import torch
 
 from warpwright.geometry import Grid, Image
+from warpwright.product.report.charts import sparkline
 from warpwright.product.report.run import Run
 from warpwright.product.scores import Scores
 
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 WORST = 8  # landmarks that are listed
+COUNTED = 1 << 16  # the largest label of a map whose labels are counted one by one
 UNKNOWN, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", " \N{MULTIPLICATION SIGN} "
 
 
@@ -58,13 +61,14 @@ class LandmarkRow:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRow:
-    """A stage: its name, how long it took, its energies, why it ended."""
+    """A stage: its name, how long it took, its energies, the line of their curve if it is known, why it ended."""
 
     name: str
     steps: int
     seconds: str
     start: str
     end: str
+    curve: str
     message: str
 
 
@@ -81,8 +85,17 @@ def alone(labels: tuple[Image, Image] | None) -> dict[int, str]:
     """Labels that only the map of the fixed image has, or only that of the moving one, so that no Dice is theirs, and which."""
     if labels is None:
         return {}
-    fixed, moving = (set(image.data.unique().tolist()) - {0} for image in labels)
+    fixed, moving = (_labels_of(image) - {0} for image in labels)
     return {label: f"in the {'fixed' if label in fixed else 'moving'} image only" for label in sorted(fixed ^ moving)}
+
+
+def _labels_of(image: Image) -> set[int]:
+    """All values of a label map; counted rather than sorted, which takes longer, where they are small."""
+    flat = image.data.flatten()
+    least, largest = (int(end) for end in flat.aminmax())
+    if least < 0 or largest > COUNTED:
+        return set(flat.unique().tolist())
+    return set(torch.bincount(flat).nonzero().flatten().tolist())
 
 
 def label_rows(scores: Scores, known: tuple[int, ...], lonely: Mapping[int, str]) -> tuple[LabelRow, ...]:
@@ -147,6 +160,7 @@ def stage_rows(stages: Sequence[Mapping[str, Any]]) -> tuple[StageRow, ...]:
             seconds=f"{stage['seconds']:.1f}",
             start=_energy(stage["energy_start"]),
             end=_energy(stage["energy_end"]),
+            curve=sparkline(stage),
             message=str(stage["message"]),
         )
         for stage in stages
