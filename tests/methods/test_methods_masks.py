@@ -103,9 +103,7 @@ def test_linear_stages_obey_the_mask() -> None:
 def _with_a_wrong_place(shape: tuple[int, ...]) -> tuple[Image, Image, Tensor, Tensor, Image]:
     """A pair whose middle moved another way: both, the true displacement, what is near, a score of the voxels."""
     moving = texture(shape)[None]
-    truth, wrong = (
-        torch.tensor(shift).reshape(1, 2, 1, 1).expand(1, 2, *shape) for shift in ([1.2, -0.8], [-1.8, 2.2])
-    )
+    truth, wrong = (torch.tensor(shift).reshape(1, 2, 1, 1).expand(1, 2, *shape) for shift in ([1.2, -0.8], [-1.8, 2.2]))
     places = torch.tensor(np.indices(shape) - np.array(shape).reshape(-1, 1, 1) / 2, dtype=torch.float32)
     distance = places.norm(dim=0, keepdim=True)
     share, grid = torch.exp(-((distance / 5) ** 4)), regular(shape)

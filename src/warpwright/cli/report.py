@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 from pathlib import Path
 
 from warpwright.cli.console import say, say_json
@@ -23,7 +21,6 @@ def report(
         force: replace an earlier report.
         json: print where it was written for machines.
     """
-    atexit.register(gc.freeze)  # a process that ends need not look for what it could free: a third of a second
     from warpwright.product.report import write_report
 
     written = write_report(directory, output, interactive=interactive, force=force)
