@@ -1,7 +1,7 @@
 """Warpwright with the arguments of a BIDS App: `bids_app.py BIDS_DIR OUTPUT_DIR participant [--participant-label 01 02] ...`.
 
-What it is given becomes one `warpwright cohort`, which it prints and runs; what it does not know itself is passed on to that
-(`--transform greedy`, `--report`, `--slurm options.toml`). Its exit code is that of the command.
+What it is given becomes one `warpwright cohort`, which it prints and runs; what it does not know itself, and stands behind the
+rest, is passed on to that (`--transform greedy`, `--report`). Its exit code is that of the command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def command(arguments: Sequence[str]) -> list[str]:
     parser.add_argument("analysis_level", choices=["participant"], help="the only one there is")
     parser.add_argument("--participant-label", "--participant_label", nargs="+", default=[], metavar="LABEL")
     parser.add_argument("--session-label", "--session_label", nargs="+", default=[], metavar="LABEL")
-    parser.add_argument("--suffix", default="T1w", help="which images: T1w (default), T2w, bold")
+    parser.add_argument("--suffix", default="T1w", help="which images: T1w (default), T2w, FLAIR")
     parser.add_argument("--fixed", help="atlas that all images are moved to; without it, later sessions are moved to the first")
     parser.add_argument("--n-cpus", "--n_cpus", type=int, metavar="N", help="processes; as many as there are by default")
     parser.add_argument("--skip-bids-validation", "--skip_bids_validation", action="store_true", help="none is done here")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from warpwright.cohort.run import Engine, Task, in_order
 from warpwright.cohort.work import Options, read_work
 from warpwright.errors import BadInput, Failed
 from warpwright.io import read_scalar, write_image
+from warpwright.template import build as module
 from warpwright.template.build import build
 from warpwright.template.mean import sharpness
 from warpwright.template.work import Template
@@ -118,6 +121,46 @@ def test_a_round_that_was_changed_is_made_again(discs: tuple[Path, ...], finishe
     assert (folder / "template.nii.gz").read_bytes() == old
 
 
+def test_a_mask_that_is_lost_is_made_again(discs: tuple[Path, ...], finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "out"))
+    (folder / "rounds/2-mask.nii.gz").unlink()
+    build(wanted(discs), folder, serial, quiet)
+    assert (folder / "rounds/2-mask.nii.gz").read_bytes() == (finished / "rounds/2-mask.nii.gz").read_bytes()
+
+
+def test_a_start_that_went_wrong_can_be_begun_again(
+    discs: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match=r"--spacing 1000: leaves 1 x 1 voxels, expected a finer one"):
+        build(wanted(discs, spacing=1000.0, rounds=1), tmp_path / "coarse", serial, quiet)
+    with pytest.raises(Failed, match=r"a template of such voxels needs about .* GB"):
+        build(wanted(discs, spacing=1e-4, rounds=1), tmp_path / "fine", serial, quiet)
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "mean_image", broken)
+        with pytest.raises(KeyboardInterrupt):
+            build(wanted(discs, rounds=1), tmp_path / "out", serial, quiet)
+    build(wanted(discs, rounds=1), tmp_path / "out", serial, quiet)
+    assert (tmp_path / "out/template.nii.gz").is_file()
+
+
+def test_without_a_file_of_settings_the_first_round_is_affine(discs: tuple[Path, ...], tmp_path: Path) -> None:
+    build(wanted(discs, options=Options(preset="fast", figures=False)), tmp_path / "out", serial, quiet, keep=True)
+    kinds = [json.loads((tmp_path / f"out/rounds/{k}/pairs/cohort.json").read_text())["options"]["transform"] for k in (1, 2)]
+    assert kinds == ["affine", None]
+
+
+def test_names_that_no_folder_can_have(discs: tuple[Path, ...], tmp_path: Path) -> None:
+    hostile = (" a", '<b>x"y', "é" * 100)
+    files = tuple(Path(shutil.copy(disc, tmp_path / f"{name}.nii.gz")) for disc, name in zip(discs, hostile, strict=True))
+    build(wanted(discs, images=files, rounds=1), tmp_path / "out", serial, quiet)
+    table = (tmp_path / "out/pairs.csv").read_text()
+    assert [line.partition(",")[0] for line in table.splitlines()[1:]] == ["0000-a", "0001-b_x_y", "0002-"]
+
+
 def test_the_table_of_pairs_is_one_of_a_cohort(finished: Path) -> None:
     work = read_work(finished / "pairs.csv", Options())
     assert [pair.id for pair in work.pairs] == ["disc0", "disc1", "disc2"]
@@ -155,6 +198,8 @@ def test_images_of_one_name_are_numbered(discs: tuple[Path, ...], tmp_path: Path
 
 
 def test_bad_input_is_refused_in_one_sentence(discs: tuple[Path, ...], finished: Path, tmp_path: Path) -> None:
+    options = wanted(discs).options
+
     def refused(sentence: str, folder: Path = tmp_path / "new", **changes: Any) -> None:
         with pytest.raises(BadInput, match=sentence):
             build(wanted(discs, **changes), folder, serial, quiet)
@@ -169,15 +214,21 @@ def test_bad_input_is_refused_in_one_sentence(discs: tuple[Path, ...], finished:
     refused("--sharpen must be at least 0", sharpen=-1.0)
     refused("--spacing must be above 0", spacing=0.0)
     refused("expected one of them", spacing=1.0, initial=discs[0])
-    refused("given more than once: .*disc0.nii.gz; expected each once", images=(*discs, discs[0]))
-    refused("nowhere.nii.gz: is not there", images=(*discs, tmp_path / "nowhere.nii.gz"))
+    refused("images that are the same: .*disc0.nii.gz and .*disc0.nii.gz; expected", images=(*discs, discs[0]))
+    (tmp_path / "linked.nii.gz").symlink_to(discs[1])
+    refused("the same: .*disc1.nii.gz and .*linked.nii.gz;", images=(*discs, tmp_path / "linked.nii.gz"))
+    nowhere = (tmp_path / "nowhere.nii.gz", tmp_path / "lost.nii.gz")
+    refused("not there: .*lost.nii.gz, .*nowhere.nii.gz; expected files", images=(*discs, *nowhere))
+    refused("cannot be printed: .*x.ny.nii.gz", images=(*discs, tmp_path / "x\ny.nii.gz"))
+    (tmp_path / "odd.toml").write_text("steps = [0, 1]\n")
+    refused("odd.toml", options=replace(options, config=tmp_path / "odd.toml"))
     refused(
         "2 of the images cannot be used: .*bad.nii.gz.*flat", images=(*discs, tmp_path / "bad.nii.gz", tmp_path / "flat.nii.gz")
     )
     refused(
         "has 2 axes and .*volume.nii.gz has 3 axes: expected images of one kind", images=(*discs, tmp_path / "volume.nii.gz")
     )
-    refused("not empty", folder=tmp_path)
+    refused("neither empty nor the folder of a template", folder=tmp_path)
     assert not (tmp_path / "new").exists()
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     refused("holds a template of other images, expected a new folder", folder=finished, images=discs[:2])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from oracles.make import homogeneous, oblique, rotation, smooth_field
 from warpwright.geometry import Grid, Image
@@ -30,6 +31,10 @@ def _grid(dim: int) -> Grid:
     return Grid(SHAPES[dim], oblique(SPACINGS[dim]))
 
 
+def _everywhere(grid: Grid) -> torch.Tensor:
+    return torch.ones(1, *grid.shape)
+
+
 def _about(grid: Grid, linear: np.ndarray) -> Affine:
     """A linear map about the middle of a grid."""
     return Affine(homogeneous(linear, grid.centre - linear @ grid.centre))
@@ -39,7 +44,7 @@ def test_a_pose_alone_is_no_shape(dim: int) -> None:
     grid = _grid(dim)
     pose = Affine(homogeneous(rotation(dim, 0.7), (5.0, -30.0, 8.0)[:dim]))
     assert displacement_on(pose, grid).abs().max() > 3
-    assert without_pose(displacement_on(pose, grid), grid).abs().max() < 1e-4
+    assert without_pose(displacement_on(pose, grid), grid, _everywhere(grid)).abs().max() < 1e-4
 
 
 def test_a_shape_does_not_depend_on_the_pose(dim: int) -> None:
@@ -47,7 +52,8 @@ def test_a_shape_does_not_depend_on_the_pose(dim: int) -> None:
     grid = _grid(dim)
     field = DisplacementField(smooth_field(SHAPES[dim], 1.5)[0].float(), grid)
     posed = Composite((Affine(homogeneous(rotation(dim, -1.1), (9.0, 4.0, -7.0)[:dim])), field))
-    alone, turned = (without_pose(displacement_on(one, grid), grid) for one in (field, posed))
+    weight = torch.rand(1, *grid.shape, generator=torch.Generator().manual_seed(1))
+    alone, turned = (without_pose(displacement_on(one, grid), grid, weight) for one in (field, posed))
     torch.testing.assert_close(turned, alone, atol=1e-4, rtol=0)
     assert alone.norm(dim=0).max() > 0.5
 
@@ -55,14 +61,45 @@ def test_a_shape_does_not_depend_on_the_pose(dim: int) -> None:
 def test_a_mirror_image_is_not_taken_for_a_pose(dim: int) -> None:
     grid = _grid(dim)
     mirror = _about(grid, np.diag([-1.0, *[1.0] * (dim - 1)]))
-    assert without_pose(displacement_on(mirror, grid), grid).abs().max() > 1
+    assert without_pose(displacement_on(mirror, grid), grid, _everywhere(grid)).abs().max() > 1
+
+
+@pytest.mark.parametrize("shape", [(128, 128, 64), (256, 256, 22), (7, 5, 300)])
+def test_a_pose_is_that_of_all_voxels(shape: tuple[int, ...]) -> None:
+    """Stretched along one axis about its middle, nothing moves there; a fit to some planes would shift it."""
+    grid = Grid.regular(shape)
+    field = displacement_on(_about(grid, np.diag([1.0, 1.0, 1.3])), grid)
+    assert field.abs().max() > 3
+    torch.testing.assert_close(without_pose(field, grid, _everywhere(grid)), field, atol=1e-3, rtol=0)
+
+
+def test_a_pose_against_scipy(dim: int) -> None:
+    """Weighed; SciPy fits rotations of vectors of three axes."""
+    grid, generator = _grid(dim), torch.Generator().manual_seed(5)
+    weight = torch.rand(1, *grid.shape, generator=generator) ** 3
+    field = smooth_field(SHAPES[dim], 2.0)[0].float()
+    index = torch.stack(torch.meshgrid(*(torch.arange(n).double() for n in grid.shape), indexing="ij")).flatten(1).T
+    here, there = (grid.to_world(at).numpy() for at in (index, index + field.flatten(1).T))
+    shares = weight.flatten().double().numpy()
+    first, second = (np.average(points, axis=0, weights=shares) for points in (here, there))
+    padded = [np.pad(points, ((0, 0), (0, 3 - dim))) for points in (here - first, there - second)]
+    turn = Rotation.align_vectors(*padded, weights=shares)[0].as_matrix()[:dim, :dim]
+    expected = (grid.to_voxel(torch.tensor((there - second) @ turn.T + first)) - index).T.reshape(field.shape)
+    torch.testing.assert_close(without_pose(field, grid, weight), expected.float(), atol=1e-4, rtol=0)
+
+
+def test_nothing_bright_counts_as_everything_bright(dim: int) -> None:
+    grid = _grid(dim)
+    field = smooth_field(SHAPES[dim], 1.0)[0].float()
+    dark, bright = (without_pose(field, grid, value * _everywhere(grid)) for value in (0, 1))
+    assert torch.equal(dark, bright)
 
 
 def test_larger_and_smaller_ones_have_the_identity_as_their_mean(dim: int) -> None:
     grid = _grid(dim)
     scales = [_about(grid, factor * rotation(dim, angle)) for factor, angle in ((0.8, 0.5), (1.2, -0.3), (1.0, 2.0))]
-    assert mean_shape(scales, grid).abs().max() < 1e-4
-    alone = mean_shape(scales[:1], grid)
+    assert mean_shape(scales, grid, _everywhere(grid)).abs().max() < 1e-4
+    alone = mean_shape(scales[:1], grid, _everywhere(grid))
     torch.testing.assert_close(alone, displacement_on(_about(grid, 0.8 * np.eye(dim)), grid), atol=1e-4, rtol=0)
 
 

@@ -49,6 +49,8 @@ class Paired:
         asked = [self.fixed is not None, self.all_pairs, self.sessions]
         if sum(asked) > 1:
             raise BadInput("--fixed, --all-pairs and --sessions are ways to make pairs, got several, expected one of them")
+        if any(asked) and folder.is_file():
+            raise BadInput(f"{folder}: is a file, expected a folder of images with --fixed, --all-pairs or --sessions")
         if not any(asked):
             if folder.is_dir() or self.bids is not None:
                 raise BadInput(

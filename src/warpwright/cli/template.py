@@ -8,7 +8,7 @@ from warpwright.cli.cohort import progress_of_pairs
 from warpwright.cli.cohort_options import Where
 from warpwright.cli.console import say, say_json, warn
 from warpwright.errors import BadInput
-from warpwright.product.choices import Header, Kind, Preset, SimilarityName
+from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName
 
 __all__ = ["template"]
 
@@ -26,6 +26,7 @@ def template(
     similarity: SimilarityName | None = None,
     preset: Preset = "balanced",
     config: Path | None = None,
+    initialise: Initialise | None = None,
     model: Path | None = None,
     header: Header = "strict",
     device: str = "auto",
@@ -45,7 +46,8 @@ def template(
         transform: kind of map, as of `register`; so are the options to --device.
         similarity: what makes two images alike.
         preset: how much work to spend.
-        config: TOML or JSON file whose settings are laid over the preset's.
+        config: TOML or JSON file whose settings are laid over the preset's; with it, all rounds are alike.
+        initialise: where the search begins.
         model: model folder (train leaves one).
         header: which geometry of a NIfTI file to take where its two differ.
         device: auto, cpu, cuda or cuda:0.
@@ -68,6 +70,7 @@ def template(
         similarity=similarity,
         preset=preset,
         config=None if config is None else absolute(config),
+        initialise=initialise,
         model=None if model is None else absolute(model),
         header=header,
         device=device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def check_work(work: Work) -> None:
     bad = [f"{pair.id!r} ({fault})" for pair in work.pairs if (fault := _fault_of_id(pair.id))]
     if bad:
         raise BadInput(f"{table}: ids that cannot be the name of a folder: {first_of(bad)}; expected others")
+    twice = [repr(name) for name, count in Counter(pair.id for pair in work.pairs).items() if count > 1]
+    if twice:
+        raise BadInput(f"{table}: pairs that would have one name: {first_of(twice)}; expected images of other names")
     alike = list(_alike(work))
     if alike:
         raise BadInput(

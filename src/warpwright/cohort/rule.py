@@ -150,7 +150,15 @@ def _bids_images(root: Path, wanted: Mapping[str, str]) -> tuple[dict[str, Name]
     twice = [path for path, name in found.items() if count[name.stem.casefold()] > 1]
     misnamed = f"{root}: files that are not named as BIDS wants it: {first_of(bad)}; expected sub-01/anat/sub-01_T1w.nii.gz say"
     alike = f"{root}: files with the same entities: {first_of(twice)}; expected one of each, or more keys in --bids"
-    return found, [*([misnamed] if bad else []), *([alike] if twice else [])]
+    nobody = [
+        f"{key}={label}"
+        for key, labels in wanted.items()
+        for label in labels.split("|")
+        if label and not any(name.label(key) == label for name in found.values())
+    ]
+    nothing = f"{root}: has no such image with {first_of(nobody)}, expected labels that are there"
+    faults = ((misnamed, bad), (alike, twice), (nothing, found and nobody))
+    return found, [sentence for sentence, ones in faults if ones]
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -174,10 +182,11 @@ def _sessions(root: Path, names: Iterable[Name]) -> list[tuple[str, str]]:
     Raises:
         BadInput: no subject has two.
     """
-    alike: defaultdict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    alike: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
     for name in names:
         if name.label("ses"):
-            alike[tuple(entity for entity in name.entities if entity[0] != "ses")].append(name.stem)
+            kept = tuple(entity for entity in name.entities if entity[0] != "ses")
+            alike[kept, name.suffix, name.datatype].append(name.stem)
     found = [(first, other) for first, *others in alike.values() for other in others]
     if not found:
         raise BadInput(f"{root}: has no subject with two sessions of the same image, expected some for --sessions")

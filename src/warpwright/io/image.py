@@ -65,7 +65,7 @@ def read_image(source: ImageLike, *, header: Header = "strict", series: str | No
     name, raw = _read(source, header, series, name)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is refused
         data = torch.from_numpy(raw.array.astype(np.float32, order="C"))
-    bad = int((~torch.isfinite(data)).sum())
+    bad = data.numel() - np.count_nonzero(np.isfinite(data.numpy()))
     if bad:
         raise BadInput(f"{name}: {bad} of {data.numel()} values are NaN or inf, finite numbers were expected")
     return Image(data, raw.grid, name, raw.notes)

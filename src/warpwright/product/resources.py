@@ -72,7 +72,7 @@ def peak_memory() -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
-def check_memory(needed: int) -> None:
+def check_memory(needed: int, what: str = "this registration") -> None:
     """That about `needed` more bytes can be had.
 
     Raises:
@@ -81,6 +81,6 @@ def check_memory(needed: int) -> None:
     free = available_memory()
     if needed > free:
         raise Failed(
-            f"this registration needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: expected a machine"
+            f"{what} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: expected a machine"
             " with more, or images of fewer voxels"
         ) from MemoryError(needed)

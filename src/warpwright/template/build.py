@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpwright.cohort.check import check_options
 from warpwright.cohort.run import Engine, Plan, execute, make_plan
 from warpwright.cohort.work import read_work
 from warpwright.data.manifest import first_of
-from warpwright.errors import Failed
-from warpwright.geometry import Image
+from warpwright.errors import BadInput, Failed
+from warpwright.geometry import Grid, Image
 from warpwright.io.atomic import replacing
 from warpwright.io.image import read_mask, read_scalar, write_image
 from warpwright.io.transform import read_transform
-from warpwright.product.inputs import digest
+from warpwright.product.resources import check_memory
 from warpwright.template.mean import (
     centre_of_mass,
     common_grid,
@@ -49,6 +50,7 @@ from warpwright.template.work import (
     begun,
     check_images,
     described,
+    digest_of,
     mask_of,
     named,
     round_of,
@@ -58,6 +60,8 @@ from warpwright.transforms import Composite, Transform
 
 __all__ = ["Listen", "build"]
 
+LEAST = 4  # voxels along each axis of a template
+BYTES = 200  # a voxel, of memory while a mean is made
 LINEAR = ("rigid", "affine")
 FIRST = "affine"  # kind of map of the first round: a blurred mean has no details to follow
 
@@ -86,8 +90,10 @@ def build(
     folder, names = folder.absolute(), named(wanted.images)
     told = described(wanted, names)
     rounds = begun(folder, told)
+    check_options(wanted.options)
     check_images(wanted, names)
     (folder / ROUNDS).mkdir(parents=True, exist_ok=True)
+    save(folder, told, rounds)
     job = _Job(wanted=wanted, names=names, folder=folder)
     if not rounds:
         rounds.append(job.start())
@@ -124,15 +130,31 @@ class _Job:
             centres.append(centre_of_mass(image))
             grids.append(image.grid)
         grid = common_grid(grids, centres, self.wanted.spacing)
+        self._check_size(grid)
         places = zip(self.names.values(), centres, strict=True)
         mean, known = mean_image(((self._read(path), shift(grid.centre, centre)) for path, centre in places), grid)
         return self._write(0, Image(mean, grid, TEMPLATE), known)
+
+    def _check_size(self, grid: Grid) -> None:
+        """That a template on a grid can be made.
+
+        Raises:
+            BadInput: it has hardly a voxel.
+            Failed: there is not enough memory.
+        """
+        if self.wanted.spacing is not None and min(grid.shape) < LEAST:
+            shape = " x ".join(map(str, grid.shape))
+            raise BadInput(
+                f"--spacing {self.wanted.spacing:g}: leaves {shape} voxels, expected a finer one, for {LEAST} along each axis"
+            )
+        check_memory(BYTES * grid.size, "a template of such voxels")
 
     def round(self, number: int, engine: Callable[[int], Engine], listen: Listen) -> Round:
         """Register all images to the template before, and make the next one of the means."""
         old, known_before = read_scalar(round_of(self.folder, number - 1)), read_mask(mask_of(self.folder, number - 1))
         done = self._register(number, engine, lambda *counts: listen(number, *counts))
-        shape = mean_shape(self._transforms(number), old.grid)
+        weight = old.data * known_before.data
+        shape = mean_shape(self._transforms(number), old.grid, weight)
         back = inverse_of(shape, old.grid)
         both = zip(self.names.values(), self._transforms(number), strict=True)
         mean, known = mean_image(((self._read(path), Composite((found, back))) for path, found in both), old.grid)
@@ -143,7 +165,7 @@ class _Job:
             Image(mean, old.grid, TEMPLATE),
             known,
             change=float((mean - old.data).square().mean().sqrt()),
-            shape_mm=_rms(shape[:, known_before.data[0] > 0], old),
+            shape_mm=_rms(shape, old.grid, weight),
             energy=fmean(record["figures"]["energy_after"] for record in records),
             warnings=tuple(pair.id for pair, record in zip(done.work.pairs, records, strict=True) if record["warnings"]),
         )
@@ -157,7 +179,7 @@ class _Job:
         place, options = self.folder / ROUNDS / str(number), self.wanted.options
         place.mkdir(exist_ok=True)
         self.write_pairs(place / PAIRS, f"../{number - 1}")
-        if number == 1 and options.transform not in LINEAR and options.model is None:
+        if number == 1 and options.transform not in LINEAR and options.model is None and options.config is None:
             options = replace(options, transform=FIRST)
         work = read_work(place / PAIRS, options)
         plan = make_plan(work, place / "pairs", command=f"round {number} of a template", retry=True)
@@ -183,7 +205,7 @@ class _Job:
         path = round_of(self.folder, number)
         write_image(mask_of(self.folder, number), Image(known.to(torch.uint8), image.grid, "mask"))
         write_image(path, image)
-        return Round(sha256=digest(path)["sha256"], sharpness=sharpness(image.data, image.grid), **figures)
+        return Round(sha256=digest_of(self.folder, number), sharpness=sharpness(image.data, image.grid), **figures)
 
     def write_pairs(self, path: Path, template: str) -> None:
         """A table of the images and a template, for a cohort."""
@@ -196,7 +218,8 @@ class _Job:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _rms(shifts: Tensor, template: Image) -> float:
-    """Root of the mean squared length of displacements (D, N), voxels of the template, mm."""
-    matrix = torch.tensor(template.grid.affine[:-1, :-1], dtype=shifts.dtype)
-    return float((matrix @ shifts).square().sum(0).mean().sqrt())
+def _rms(shape: Tensor, grid: Grid, weight: Tensor) -> float:
+    """Root of the mean squared length of a displacement (D, *S) in voxels of a grid, mm, weighed by (1, *S)."""
+    matrix = torch.tensor(grid.affine[:-1, :-1], dtype=shape.dtype)
+    lengths = (matrix @ shape.flatten(1)).square().sum(0)
+    return float(((lengths * weight.flatten()).sum() / weight.sum()).sqrt())

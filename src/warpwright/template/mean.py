@@ -9,7 +9,7 @@ with their affine part likewise and take a quarter of the step).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ __all__ = [
     "without_pose",
 ]
 
-FITTED = 1 << 15  # points, at most, that a pose is fitted to
+SLAB = 1 << 20  # voxels worked on at a time
 COVERED = 0.5  # share of the images that a voxel must lie in
 SIGMA = 1.0  # voxels, of the blur that sharpening takes away from
 
@@ -105,39 +105,74 @@ def mean_image(pulled: Iterable[tuple[Image, Transform]], grid: Grid) -> tuple[T
     return torch.where(known, total / cover.clamp_min(COVERED), 0).to(torch.float32), known
 
 
-def mean_shape(transforms: Iterable[Transform], grid: Grid) -> Tensor:
+def mean_shape(transforms: Iterable[Transform], grid: Grid, weight: Tensor) -> Tensor:
     """Mean of maps without their poses, (D, *S) float32: a displacement in voxels of `grid`.
 
     Args:
         transforms: world points of `grid` to world points of each image. At least one; read one at a time.
         grid: of the template.
+        weight: as of `without_pose`.
     """
     total, count = torch.zeros(grid.dim, *grid.shape, dtype=torch.float64), 0
     for transform in transforms:
-        total += without_pose(displacement_on(transform, grid), grid)
+        total += without_pose(displacement_on(transform, grid), grid, weight)
         count += 1
     return (total / count).to(torch.float32)
 
 
-def without_pose(displacement: Tensor, grid: Grid) -> Tensor:
-    """A map followed by the inverse of the rotation and shift nearest to it, in mm over all voxels (Kabsch, 1976).
+def without_pose(displacement: Tensor, grid: Grid, weight: Tensor) -> Tensor:
+    """A map followed by the inverse of the rotation and shift nearest to it, in mm (Kabsch, Acta Cryst. A32 (1976)).
 
     Args:
         displacement: (D, *S), voxels of `grid`.
         grid: where it lives.
+        weight: (1, *S) >= 0, how much each voxel counts for the pose: a template, so that its empty ground does not. If it is 0
+            everywhere, all voxels count alike.
 
     Returns:
-        (D, *S) float64.
+        (D, *S) float32, voxels of `grid`.
     """
-    start = identity_points(grid.shape, dtype=torch.float64, device=displacement.device)[0].flatten(1).T
-    points, found = grid.to_world(start), grid.to_world(start + displacement.flatten(1).T.to(torch.float64))
-    every = slice(None, None, max(1, len(points) // FITTED))
-    here, there = points[every].mean(0), found[every].mean(0)
-    left, _, right = torch.linalg.svd((points[every] - here).T @ (found[every] - there))
+    flat, counted = displacement.flatten(1), weight.flatten()
+    counted = counted if bool(counted.any()) else torch.ones_like(counted)
+    start = identity_points(grid.shape, dtype=torch.float32, device=displacement.device)[0].flatten(1)
+    turn, here, there = _pose(start, flat, counted, grid)
+    out = torch.empty_like(flat)
+    for part in _slabs(flat):
+        voxels = start[:, part].T.to(torch.float64)
+        back = (grid.to_world(voxels + flat[:, part].T) - there) @ turn + here
+        out[:, part] = (grid.to_voxel(back) - voxels).T.to(out)
+    return out.reshape(displacement.shape)
+
+
+def _pose(start: Tensor, flat: Tensor, weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """The rotation R (D, D) and the points a, b (D,) for which `R (x - a) + b` is nearest to a map; all voxels count.
+
+    Args:
+        start: (D, N) voxels.
+        flat: (D, N) their displacements.
+        weight: (N,).
+        grid: which voxels.
+    """
+    middle = torch.tensor([[(n - 1) / 2] for n in grid.shape], dtype=torch.float64)
+    mass = torch.zeros((), dtype=torch.float64)
+    first, second = (torch.zeros(grid.dim, dtype=torch.float64) for _ in range(2))
+    both = torch.zeros(grid.dim, grid.dim, dtype=torch.float64)
+    for part in _slabs(flat):
+        here, share = start[:, part].to(torch.float64) - middle, weight[part].to(torch.float64)
+        there = here + flat[:, part]
+        mass, first, second = mass + share.sum(), first + here @ share, second + there @ share
+        both = both + (here * share) @ there.T
+    covariance = both - torch.outer(first, second) / mass
+    matrix = torch.tensor(grid.affine[:-1, :-1])
+    left, _, right = torch.linalg.svd(matrix @ covariance @ matrix.T)
     signs = torch.ones(grid.dim, dtype=torch.float64)
     signs[-1] = torch.sign(torch.linalg.det(left @ right))  # no mirror image
-    back = (found - there) @ (left @ torch.diag(signs) @ right).T + here
-    return (grid.to_voxel(back) - start).T.reshape(displacement.shape)
+    centres = (grid.to_world((middle[:, 0] + one / mass)[None])[0] for one in (first, second))
+    return (left @ torch.diag(signs) @ right).T, *centres
+
+
+def _slabs(flat: Tensor) -> Iterator[slice]:
+    return (slice(begin, begin + SLAB) for begin in range(0, flat.shape[1], SLAB))
 
 
 def inverse_of(shape: Tensor, grid: Grid) -> DisplacementField:

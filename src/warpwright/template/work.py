@@ -9,9 +9,13 @@ FOLDER/rounds/          N.nii.gz and N-mask.nii.gz, the template after round N a
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,27 @@ from warpwright.io.image import READABLE, read_scalar, require_structure, suffix
 from warpwright.product.inputs import digest
 from warpwright.product.output import check_folder, write_json
 
-__all__ = ["PAIRS", "ROUNDS", "TEMPLATE", "Names", "Round", "Template", "begun", "check_images", "described", "mask_of"]
-__all__ += ["named", "round_of", "save"]
+__all__ = [
+    "PAIRS",
+    "ROUNDS",
+    "TEMPLATE",
+    "Names",
+    "Round",
+    "Template",
+    "begun",
+    "check_images",
+    "described",
+    "digest_of",
+    "mask_of",
+    "named",
+    "round_of",
+    "save",
+]
 
 FORMAT = 1  # of `template.json`
 DESCRIPTION, TEMPLATE, PAIRS = "template.json", "template.nii.gz", "pairs.csv"
 ROUNDS = "rounds"
+LONGEST = 80  # letters of an image's name that are kept
 
 Names = Mapping[str, Path]
 
@@ -75,10 +94,11 @@ class Round:
     """What came of a round; of the start, round 0, only what a mean alone has.
 
     Args:
-        sha256: of the template's file.
+        sha256: of the template and where it is known.
         sharpness: root of the mean squared slope of its intensities (0 to 1), per mm.
         change: root of the mean squared difference to the template before.
-        shape_mm: root of the mean squared shift by which the mean shape was off the template before, mm, where it is known.
+        shape_mm: root of the mean squared shift by which the mean shape was off the template before, weighed by the intensities
+            of that, mm.
         energy: mean over images of what was minimised, at its end.
         warnings: images about whose registration there are warnings.
     """
@@ -101,16 +121,27 @@ def mask_of(folder: Path, number: int) -> Path:
     return folder / ROUNDS / f"{number}-mask.nii.gz"
 
 
+def digest_of(folder: Path, number: int) -> str:
+    """SHA-256 of the template after a round and where it is known."""
+    both = [digest(path(folder, number))["sha256"] for path in (round_of, mask_of)]
+    return hashlib.sha256("".join(both).encode()).hexdigest()
+
+
 def named(images: Sequence[Path]) -> dict[str, Path]:
-    """Images by the names of their folders, in the order of those: their own where these differ, else numbered."""
-    paths = sorted({path.absolute() for path in images})
-    if len(paths) < len(images):
-        twice = [str(path) for path in paths if sum(path == other.absolute() for other in images) > 1]
-        raise BadInput(f"images given more than once: {first_of(twice)}; expected each once")
+    """Images by the names of their folders, in the order of those: their own, as a folder can have it, numbered if need be.
+
+    Raises:
+        BadInput: an image has no known suffix, or a path is no text.
+    """
+    paths = sorted(path.absolute() for path in images)
+    odd = [repr(path.name) for path in paths if not str(path).isprintable()]
+    if odd:
+        raise BadInput(f"paths with characters that cannot be printed: {first_of(odd)}; expected others")
     stems = [path.name[: -len(suffix_of(path, READABLE, "an image"))] for path in paths]
-    if len({stem.casefold() for stem in stems}) == len(stems):
-        return dict(sorted(zip(stems, paths, strict=True)))
-    return {f"{k:04d}-{stem}": path for k, (stem, path) in enumerate(zip(stems, paths, strict=True))}
+    safe = [re.sub(r"[^0-9A-Za-z.+-]+", "_", stem).strip("._")[:LONGEST] for stem in stems]
+    if len({name.casefold() for name in safe}) == len(safe) and all(safe):
+        return dict(sorted(zip(safe, paths, strict=True)))
+    return {f"{k:04d}-{name}": path for k, (name, path) in enumerate(zip(safe, paths, strict=True))}
 
 
 def check_images(wanted: Template, names: Names) -> None:
@@ -137,18 +168,32 @@ def check_images(wanted: Template, names: Names) -> None:
 
 
 def described(wanted: Template, names: Names) -> dict[str, Any]:
-    """What decides a template, but for the number of rounds."""
-    for path in (*names.values(), *([] if wanted.initial is None else [wanted.initial])):
-        if not path.is_file():
-            raise BadInput(f"{path}: is not there, expected an image")
+    """What decides a template, but for the number of rounds.
+
+    Raises:
+        BadInput: files are not there, or two are the same image.
+    """
+    paths = [*names.values(), *([] if wanted.initial is None else [wanted.initial])]
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise BadInput(f"images that are not there: {first_of(missing)}; expected files")
+    digests = {name: digest(path)["sha256"] for name, path in names.items()}
+    alike = [" and ".join(str(names[name]) for name in digests if digests[name] == one) for one in _twice(digests.values())]
+    if alike:
+        raise BadInput(f"images that are the same: {first_of(alike)}; expected each once")
     return {
         "format": FORMAT,
-        "images": {name: digest(path)["sha256"] for name, path in names.items()},
+        "version": version("warpwright"),
+        "images": digests,
         "initial": None if wanted.initial is None else digest(wanted.initial)["sha256"],
         "spacing": wanted.spacing,
         "sharpen": wanted.sharpen,
         "options": options_digest(wanted.options),
     }
+
+
+def _twice(values: Iterable[str]) -> list[str]:
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def begun(folder: Path, told: dict[str, Any]) -> list[Round]:
@@ -158,6 +203,8 @@ def begun(folder: Path, told: dict[str, Any]) -> list[Round]:
         BadInput: the folder holds something else.
     """
     if not (folder / DESCRIPTION).is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise BadInput(f"{folder}: is neither empty nor the folder of a template, expected a new or empty one")
         check_folder(folder, force=False)
         return []
     check_folder(folder, force=True)
@@ -167,8 +214,8 @@ def begun(folder: Path, told: dict[str, Any]) -> list[Round]:
         raise BadInput(f"{folder}: holds a template of other {first_of(other)}, expected a new folder, or the same as before")
     rounds = _load(folder)
     for number, one in enumerate(rounds):
-        path = round_of(folder, number)
-        if not path.is_file() or digest(path)["sha256"] != one.sha256:
+        there = round_of(folder, number).is_file() and mask_of(folder, number).is_file()
+        if not there or digest_of(folder, number) != one.sha256:
             return rounds[:number]
     return rounds
 
