@@ -60,7 +60,7 @@ def test_run_status_and_retry(command, images, tmp_path, capsys):
         (["--slurm", "jobs.toml", "--shard", "1/2"], "one of them at most"),
         (["--slurm", "nowhere.toml"], "nowhere.toml: there is no such file"),
         (["--fixed", "a.nii", "--all-pairs"], "expected one of them"),
-        (["--all-pairs"], "is not a folder"),
+        (["--all-pairs"], "is a file, expected a folder of images"),
         (["--bids", "suffix=T1w"], "expected --fixed ATLAS, --all-pairs or --sessions with a folder"),
         (["--device", "gpu"], "'gpu'"),
         (["--refine", "3"], "model"),

@@ -110,9 +110,26 @@ def test_sessions_are_paired_within_a_person_and_with_what_differs_in_nothing_el
         "sub-2_ses-1_T1w~sub-2_ses-2_T1w",
         "sub-2_ses-1_T1w~sub-2_ses-10_T1w",
     ]
+    touch(tmp_path, *(f"sub-4/{ses}/anat/sub-4_{ses}_{kind}.nii" for ses in ("ses-a", "ses-b") for kind in ("T1w", "T2w")))
+    rule = Rule(folder=tmp_path, bids="suffix=T1w|T2w,sub=4", pairs="sessions")
+    assert found(rule) == ["sub-4_ses-a_T1w~sub-4_ses-b_T1w", "sub-4_ses-a_T2w~sub-4_ses-b_T2w"]
     touch(tmp_path / "none", "sub-1/anat/sub-1_T1w.nii", "sub-2/anat/sub-2_T1w.nii")
     assert "has no subject with two sessions" in refused(t1(tmp_path / "none", "sessions"))
     assert "expected --bids" in refused(Rule(folder=tmp_path, pairs="sessions"))
+
+
+def test_labels_that_nothing_has_are_told(tmp_path):
+    touch(tmp_path, "sub-1/anat/sub-1_T1w.nii", "sub-2/anat/sub-2_T1w.nii", "sub-2/anat/sub-2_acq-x_T2w.nii")
+    told = refused(Rule(folder=tmp_path, bids="suffix=T1w|T3w,sub=1|2|9,run=", pairs="all"))
+    assert told.endswith("has no such image with suffix=T3w, sub=9, expected labels that are there")
+
+
+def test_pairs_of_one_name_are_refused(tmp_path):
+    """`a` with `b~c` and `a~b` with `c`."""
+    touch(tmp_path, "a.nii", "a~b.nii", "b~c.nii", "c.nii")
+    work = work_of_rule(Rule(folder=tmp_path, pairs="all"), Options())[0]
+    with pytest.raises(BadInput, match="pairs that would have one name: 'a~b~c'; expected images of other names"):
+        make_plan(work, tmp_path / "out")
 
 
 def test_what_is_wrong_with_a_bids_data_set_is_said_all_at_once(tmp_path):
