@@ -16,7 +16,7 @@ REST = 0.06  # share of the steps in which the model rests while the score learn
 
 SCORE: Table = {"kind": "adaptivescoring", "warmup": REST}
 OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score at full resolution is most of the cost
-    "hearts": {"alpha": 0.08, "beta": 0.02, "rate": 2e-3, "scale": 0.5},
+    "hearts": {"alpha": 0.05, "beta": 0.1, "rate": 1e-3, "scale": 0.5},
     "hippocampus": {"alpha": 0.15, "beta": 0.02, "rate": 1e-3, "scale": 0.5},
 }
 SMOOTHER = 2.0  # a score below 1 weighs images down, which is not to be all that it does

@@ -57,11 +57,11 @@ def test_a_name_in_the_file_means_what_it_means_on_the_command_line(tmp_path):
     assert Choice(config=path).settings(GRID) == Choice(transform="velocity", similarity="mi").settings(GRID)
 
 
-def test_the_example_of_the_readme(tmp_path):
+def test_the_example_of_the_documentation(tmp_path):
     from pathlib import Path
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example = readme.split("```toml\n")[1].split("```")[0]
+    page = (Path(__file__).parents[2] / "docs" / "start.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
     found = Choice(config=made(tmp_path, example)).settings(GRID)
     assert found.steps == (200, 200, 120, 80)
     assert found.deformable.gradient_sigma == 3.5
