@@ -167,8 +167,8 @@ def _pose(start: Tensor, flat: Tensor, weight: Tensor, grid: Grid) -> tuple[Tens
     left, _, right = torch.linalg.svd(matrix @ covariance @ matrix.T)
     signs = torch.ones(grid.dim, dtype=torch.float64)
     signs[-1] = torch.sign(torch.linalg.det(left @ right))  # no mirror image
-    centres = (grid.to_world((middle[:, 0] + one / mass)[None])[0] for one in (first, second))
-    return (left @ torch.diag(signs) @ right).T, *centres
+    here, there = grid.to_world(torch.stack([middle[:, 0] + one / mass for one in (first, second)]))
+    return (left @ torch.diag(signs) @ right).T, here, there
 
 
 def _slabs(flat: Tensor) -> Iterator[slice]:
