@@ -90,8 +90,9 @@ def build(
     folder, names = folder.absolute(), named(wanted.images)
     told = described(wanted, names)
     rounds = begun(folder, told)
-    check_options(wanted.options)
-    check_images(wanted, names)
+    if not rounds:  # else they were good before, and are the same
+        check_options(wanted.options)
+        check_images(wanted, names)
     (folder / ROUNDS).mkdir(parents=True, exist_ok=True)
     save(folder, told, rounds)
     job = _Job(wanted=wanted, names=names, folder=folder)

@@ -95,7 +95,8 @@ def mean_image(pulled: Iterable[tuple[Image, Transform]], grid: Grid) -> tuple[T
     Returns:
         (1, *S) float32, and (1, *S) bool.
     """
-    total, cover, count = (torch.zeros(1, *grid.shape, dtype=torch.float64) for _ in range(3))
+    total, cover = (torch.zeros(1, *grid.shape, dtype=torch.float64) for _ in range(2))
+    count = 0
     for image, transform in pulled:
         ones = Image(torch.ones_like(image.data), image.grid, image.name)
         total += resample(image, transform, grid).data

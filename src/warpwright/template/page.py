@@ -19,6 +19,7 @@ __all__ = ["PAGE", "write_page"]
 
 PAGE = "index.html"
 PACKAGE = "warpwright.template"
+SIDE = 180  # pixels of the longest side of a cut
 
 
 def write_page(folder: Path, rounds: Sequence[Round], files: Sequence[Path], images: int) -> Path:
@@ -52,15 +53,16 @@ def write_page(folder: Path, rounds: Sequence[Round], files: Sequence[Path], ima
 
 def _planes(path: Path) -> list[dict[str, str | int]]:
     image = read_scalar(path)
-    values = image.data[0].numpy()
+    values, cuts = image.data[0].numpy(), slices(image.grid, middle(image.grid))
+    scale = SIDE / max(max(one.size) for one in cuts)
     return [
         {
             "name": one.name or "image",
             "uri": grey(one.cut(values)),
-            "height": round(180 * one.size[0] / max(max(cut.size) for cut in slices(image.grid, middle(image.grid)))),
-            "width": round(180 * one.size[1] / max(max(cut.size) for cut in slices(image.grid, middle(image.grid)))),
+            "height": round(scale * one.size[0]),
+            "width": round(scale * one.size[1]),
         }
-        for one in slices(image.grid, middle(image.grid))
+        for one in cuts
     ]
 
 
