@@ -21,7 +21,7 @@ from ways import Run
 __all__ = ["draw_gallery", "draw_sweep"]
 
 mpl.use("Agg")
-PAIR = "large-128-test-0003"
+PAIR = "test-0003"  # under large deformations
 LINES = 4  # voxels between the lines of the drawn map
 
 
@@ -43,7 +43,10 @@ def draw_sweep(runs: Sequence[Run], output: Path) -> None:
 def draw_gallery(runs: Sequence[Run], output: Path, path: Path) -> None:
     """A test pair under every run of seed 0 that learned from large deformations: moved, difference, map, kernels."""
     shown = [run for run in runs if run.seed == 0 and run.energy == "large"]
-    fixed, moving = (read_scalar(output / "images" / f"{PAIR}-{side}.nii.gz").data[None] for side in ("fixed", "moving"))
+    if not shown:
+        return
+    name = f"large-{shown[0].side}-{PAIR}"
+    fixed, moving = (read_scalar(output / "images" / f"{name}-{which}.nii.gz").data[None] for which in ("fixed", "moving"))
     figure, axes = plt.subplots(4, 1 + len(shown), figsize=(2.2 * (1 + len(shown)), 9), squeeze=False, layout="constrained")
     columns = [("as it lies", torch.zeros(1, 2, *fixed.shape[2:]), None)]
     for run in shown:

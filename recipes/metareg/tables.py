@@ -1,9 +1,9 @@
 """Meta-Regularisation in small: `python recipes/metareg/tables.py PART ... --data FOLDER --output FOLDER`.
 
 PARTS are `sweep` (weights of the smoothness term), `four` (both energies for training and test, three seeds of the key ways),
-`forms` (of the kernel) and `grid` (equation 12 as printed); without any, all. `sweep` chooses the weights of the others, by
-Dice of the validation pairs. What is trained is not trained again, what was interrupted goes on. Then every run is scored
-on the test pairs of both energies, and the tables are printed and drawn.
+`forms` (of the kernel), `grid` (equation 12 as printed) and `full` (images of 256 x 256 voxels); without any, all. `sweep`
+chooses the weights of the others, by Dice of the validation pairs. What is trained is not trained again, what was interrupted
+goes on. Then every run is scored on the test pairs, and the tables are printed and drawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bump_pairs import ENERGIES, ROWS, scored, write_bump_pairs
+from bump_pairs import ROWS, scored, write_bump_pairs
 from gallery import draw_gallery, draw_sweep
 from runs import trained, write_table
 from warpwright.config import from_mapping, merged, read_mapping
@@ -36,7 +36,7 @@ from warpwright.methods import Model, evaluating
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
 from warpwright.training.settings import Training
-from ways import PARTS, SWEPT, Run, at, changes, tuned_like
+from ways import PARTS, SWEPT, Run, at, changes, pairs_of, tested, tuned_like
 
 HERE = Path(__file__).parent
 Pair = tuple[Image, Image, Image, Image]
@@ -55,10 +55,9 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     try:
-        for energy in ENERGIES:
-            rows = write_bump_pairs(options.data, options.output / "images", energy)
-            write_table(options.output / f"{energy}.csv", [ROWS, *rows])
         for part in options.parts or PARTS:
+            for side in dict.fromkeys(run.side for run in PARTS[part]()):
+                write_pairs(options.data, options.output, side)
             for run in PARTS[part]():
                 if options.only and run.way not in options.only:
                     continue
@@ -77,6 +76,13 @@ def main() -> int:
     return 0
 
 
+def write_pairs(data: Path, output: Path, side: int) -> None:
+    """Write the images of so many voxels that are not there yet, and their tables."""
+    for energy in tested(side):
+        rows = write_bump_pairs(data, output / "images", energy, side)
+        write_table(output / f"{pairs_of(energy, side)}.csv", [ROWS, *rows])
+
+
 def finished(run: Run, options: argparse.Namespace) -> bool:
     """Train and score a run, unless that is done; whether it is."""
     weighed = known(run, options.output)
@@ -87,7 +93,7 @@ def finished(run: Run, options: argparse.Namespace) -> bool:
         return True
     if not trained(settings_of(weighed, options.output, options.steps), folder, options.device):
         return False
-    score(folder, options.output)
+    score(weighed, options.output)
     return True
 
 
@@ -99,7 +105,7 @@ def settings_of(run: Run, output: Path, steps: int | None) -> Training:
     table["steps"] = steps or table["steps"]
     table["card"]["title"] = run.name
     training = from_mapping(Training, table, where=run.name)
-    return replace(training, data=replace(training.data, manifest=(output / f"{run.energy}.csv").absolute()))
+    return replace(training, data=replace(training.data, manifest=(output / f"{run.pairs}.csv").absolute()))
 
 
 def known(run: Run, output: Path) -> Run | None:
@@ -112,20 +118,22 @@ def known(run: Run, output: Path) -> Run | None:
     return at(run, max(dices, key=lambda weight: fmean(dices[weight]))) if dices else None
 
 
-def score(folder: Path, output: Path) -> None:
-    """Write how a model does on pairs of both energies, and its kernels' figures."""
+def score(run: Run, output: Path) -> None:
+    """Write how a model does on pairs of each energy, and its kernels' figures."""
+    folder = output / run.name
     model = read_model(folder / "model").model
-    energy = json.loads((folder / "training.json").read_text(encoding="utf-8"))["data"]["manifest"]
-    found: dict[str, Any] = {name: scores(model, pairs(output, name, "test")) for name in ENERGIES}
-    found["validation"] = scores(model, pairs(output, Path(energy).stem, "validation"))
+    found: dict[str, Any] = {
+        energy: scores(model, pairs(output, pairs_of(energy, run.side), "test")) for energy in tested(run.side)
+    }
+    found["validation"] = scores(model, pairs(output, run.pairs, "validation"))
     found["kernel"] = [layer.figures() for layer in model.modules() if isinstance(layer, SmoothingKernel)]
     (folder / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 @cache
-def pairs(output: Path, energy: str, split: str) -> tuple[Pair, ...]:
-    """Fixed and moving image and labels of the pairs of a split."""
-    lines = (output / f"{energy}.csv").read_text(encoding="utf-8").splitlines()[1:]
+def pairs(output: Path, name: str, split: str) -> tuple[Pair, ...]:
+    """Fixed and moving image and labels of the pairs of a split of a table."""
+    lines = (output / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [row.split(",") for row in lines if row.endswith(f",{split}")]
     return tuple((read_scalar(a), read_scalar(b), read_labels(c), read_labels(d)) for _, a, b, c, d, _ in rows)
 
@@ -160,15 +168,15 @@ def table(runs: Sequence[Run], output: Path) -> str:
         "| way | weight | learned | tested | Dice, % (sd; seeds) | det > 0, % | least det | ms a pair | against voxelmorph2 |"
     ]
     rows.append("|---|---|---|---|---|---|---|---|---|")
-    for energy in ENERGIES:
-        still = scores(None, pairs(output, energy, "test"))
+    for energy, side in dict.fromkeys((energy, run.side) for run in runs for energy in tested(run.side)):
+        still = scores(None, pairs(output, pairs_of(energy, side), "test"))
         rows.append(
             f"| as it lies | | | {energy} | {100 * fmean(still['dice']):.2f} ({100 * stdev(still['dice']):.2f}) | | | | |"
         )
     groups = dict.fromkeys((run.way, run.weight, run.energy) for run in runs)
     for way, weight, energy in groups:
         alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
-        for test in ENERGIES if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
+        for test in tested(alike[0].side) if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
             each = {run.seed: read(run, output)[test] for run in alike}
             rivals = [run for run in runs if run.way == "voxelmorph2" and run.energy == energy]
             base = {run.seed: read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals}

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["PARTS", "WAYS", "Run", "changes"]
+__all__ = ["PARTS", "WAYS", "Run", "changes", "pairs_of", "tested"]
 
 Table = dict[str, Any]
 
 LEARNED_UP: Table = {"upsampling": "transposed"}
 SWEPT = (0.005, 0.02, 0.08, 0.3)  # weights of the smoothness term
 SEEDS = (0, 1, 2)
+HALF, FULL = 128, 256  # voxels along either axis of an image; the paper's are as large as the latter
 
 
 def smoothed(**settings: Any) -> Table:
@@ -41,8 +42,14 @@ WAYS: dict[str, Table] = {  # changes of the table `model`
     "autocorrelation_25": smoothed(form="autocorrelation", taps=25),
     "gaussian_25": smoothed(form="gaussian", taps=25, shared=True),
     "uut_13": smoothed(form="uut", taps=13, penalty={"group": "eq12"}),
+    "metareg_49": smoothed(form="separable", taps=49),  # reaches as far on 256 x 256 voxels
 }
 WAYS |= {f"eq12_{one:g}_{two:g}": printed(one, two) for one in (0.1, 1.0, 10.0) for two in (1e-5, 1e-3, 1e-1)}
+
+
+def pairs_of(energy: str, side: int) -> str:
+    """What the table of so large images under such deformations is called."""
+    return energy if side == HALF else f"{energy}-{side}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +61,31 @@ class Run:
         energy: of the pairs that are learned from.
         weight: of the smoothness term; None for the best of the sweep, by validation Dice.
         seed: of weights and batches.
+        side: voxels along either axis.
     """
 
     way: str
     energy: str = "large"
     weight: float | None = None
     seed: int = 0
+    side: int = HALF
+
+    @property
+    def pairs(self) -> str:
+        """The pairs that are learned from; of `pairs_of`."""
+        return pairs_of(self.energy, self.side)
 
     @property
     def name(self) -> str:
         """Of its folder; the weight must be known."""
-        return f"{self.way}-{self.energy}-{self.weight:g}-seed{self.seed}"
+        return f"{self.way}-{self.pairs}-{self.weight:g}-seed{self.seed}"
 
 
 KEY = ("voxelmorph2", "ablated", "metareg")
 BASELINES = ("voxelmorph1", "dirnet", "fcnss")
 GRID = tuple(name for name in WAYS if name.startswith("eq12"))
-FORMS = tuple(name for name in WAYS if name not in KEY + BASELINES + GRID)
+AT_FULL_SIZE = ("voxelmorph2", "ablated", "metareg_49")
+FORMS = tuple(name for name in WAYS if name not in KEY + BASELINES + GRID + AT_FULL_SIZE)
 
 
 def sweep() -> Iterator[Run]:
@@ -95,7 +110,17 @@ def grid() -> Iterator[Run]:
     yield from (Run(way=way) for way in GRID)
 
 
-PARTS = {"sweep": sweep, "four": four, "forms": forms, "grid": grid}
+def full() -> Iterator[Run]:
+    """The key ways on images of the paper's size, large deformations."""
+    yield from (Run(way=way, side=FULL) for way in AT_FULL_SIZE)
+
+
+PARTS = {"sweep": sweep, "four": four, "forms": forms, "grid": grid, "full": full}
+
+
+def tested(side: int) -> tuple[str, ...]:
+    """Energies of the test pairs of so large images."""
+    return ("moderate", "large") if side == HALF else ("large",)
 
 
 def tuned_like(way: str) -> str:
@@ -105,7 +130,7 @@ def tuned_like(way: str) -> str:
 
 def changes(run: Run) -> Table:
     """How the settings of a run differ from `base.toml`, but for the loss."""
-    return {"model": WAYS[run.way], "seed": run.seed}
+    return {"model": WAYS[run.way] | {"preparation": {"shape": [run.side, run.side]}}, "seed": run.seed}
 
 
 def at(run: Run, weight: float) -> Run:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 from small_cohort import options, write_table
 
@@ -92,6 +94,32 @@ def test_files_that_are_not_what_they_are_called_are_refused(images, name, conte
     assert str(caught.value).count(f"{name}:") == 2
     assert "'b'" not in str(caught.value)
     check_files(work, (1,))
+
+
+def header(kind: type[nib.Nifti1Image], order: str, shape: tuple[int, ...]) -> bytes:
+    """The beginning of a NIfTI file."""
+    found = kind.header_class(endianness=order)
+    found.set_data_shape(shape)
+    return found.binaryblock
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_plane_and_a_volume_are_refused_before_any_work(images, kind, order):
+    (images / "plane.nii").write_bytes(header(kind, order, (300, 200)))
+    (images / "slice.nii").write_bytes(header(kind, order, (300, 200, 1)))
+    (images / "volume.nii.gz").write_bytes(gzip.compress(header(kind, order, (300, 200, 260))))
+    (images / "colours.nii.gz").write_bytes(gzip.compress(header(kind, order, (30, 20, 26, 3))))
+    (images / "eye.png").write_bytes(b"\x89PNG")
+    (images / "any.mha").write_bytes(b"ObjectType")
+    rows = ["a,plane.nii,slice.nii,", "b,volume.nii.gz,colours.nii.gz,", "c,eye.png,plane.nii,", "d,any.mha,volume.nii.gz,"]
+    rows += ["e,volume.nii.gz,eye.png,", "f,volume.nii.gz,volume.nii.gz,slice.nii"]
+    (images / "pairs.csv").write_text("\n".join(("id,fixed,moving,fixed_mask", *rows)))
+    work = read_work(images / "pairs.csv", options(images))
+    with pytest.raises(BadInput, match=r"number of axes: 'e' \(fixed 3-D, moving 2-D\), 'f' \(.*fixed_mask 2-D") as caught:
+        check_files(work, range(6))
+    assert "'a'" not in str(caught.value)
+    check_files(work, range(4))
 
 
 def test_options_that_no_pair_could_be_run_with_are_refused_before_any_work(images, tmp_path):

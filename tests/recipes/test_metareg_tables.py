@@ -59,7 +59,8 @@ def test_every_run_has_settings_and_a_model(tables, tmp_path: Path) -> None:
         weighed = tables.at(run, 0.02)
         settings = tables.settings_of(weighed, tmp_path, None)
         assert settings.model.loss[1].weight == weighed.weight
-        assert settings.data.manifest == tmp_path / f"{run.energy}.csv"
+        assert settings.data.manifest == tmp_path / f"{run.pairs}.csv"
+        assert settings.model.preparation.shape == (run.side, run.side)
         assert settings.seed == run.seed
         names.add(run.way)
         if run.seed == 0 and run.energy == "large":

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from warpwright.cohort.work import Options, Work
 from warpwright.data.manifest import first_of
@@ -22,6 +23,8 @@ TAKEN = (  # files of the output folder
     "cohort.json", "pairs.csv", "results.csv", "results.parquet", "timings.csv", "index.html", "dataset_description.json",
 )  # fmt: skip
 SNIFFED = 4096  # bytes that are read of a file
+ORDERS: Final = ("little", "big")
+PLANES = (".png", ".jpg", ".jpeg", ".bmp")
 NIFTI = (348, 540)  # sizes of the headers of NIfTI-1 and NIfTI-2, the first four bytes
 BEGINNINGS = {  # how files of a suffix begin
     (".png",): (b"\x89PNG",),
@@ -66,9 +69,10 @@ def check_work(work: Work) -> None:
 
 
 def check_files(work: Work, numbers: Sequence[int]) -> None:
-    """Refuse pairs whose files are not what their suffixes say.
+    """Refuse pairs whose files are not what their suffixes say, and those of a 2-D and a 3-D image.
 
-    Every file is opened once, however many rows name it, and its first bytes are looked at; no image is read.
+    Every file is opened once, however many rows name it, and its first bytes are looked at; no image is read, so that only
+    the headers of NIfTI and the suffixes of pictures say how many axes there are.
 
     Args:
         work: the whole work.
@@ -77,17 +81,28 @@ def check_files(work: Work, numbers: Sequence[int]) -> None:
     Raises:
         BadInput: there are such files; all in one sentence.
     """
-    faults: dict[tuple[Path, bool], str] = {}
+    known: dict[tuple[Path, bool], Seen] = {}
     bad: list[str] = []
+    mixed: list[str] = []
     for pair in (work.pairs[k] for k in numbers):
+        axes: dict[str, int] = {}
         for column, path in pair.files.items():
             key = (path, column.endswith("_points"))
-            if key not in faults:
-                faults[key] = _fault_of_file(path, image=not key[1])
-            if faults[key]:
-                bad.append(f"{pair.id!r} ({column} {path}: {faults[key]})")
+            if key not in known:
+                known[key] = _seen(path, image=not key[1])
+            if known[key].fault:
+                bad.append(f"{pair.id!r} ({column} {path}: {known[key].fault})")
+            elif known[key].axes:
+                axes[column] = known[key].axes
+        if len(set(axes.values())) > 1:
+            mixed.append(f"{pair.id!r} ({', '.join(f'{column} {count}-D' for column, count in axes.items())})")
+    told = []
     if bad:
-        raise BadInput(f"{work.table}: files that cannot be used: {first_of(bad)}; expected whole images and landmarks")
+        told.append(f"files that cannot be used: {first_of(bad)}; expected whole images and landmarks")
+    if mixed:
+        told.append(f"pairs of images that differ in their number of axes: {first_of(mixed)}; expected all 2-D or all 3-D")
+    if told:
+        raise BadInput(f"{work.table}: {'; '.join(told)}")
 
 
 def check_options(options: Options) -> None:
@@ -148,30 +163,59 @@ def _points(files: Mapping[str, Path]) -> Iterator[Path]:
     return (path for column, path in files.items() if column.endswith("_points"))
 
 
-def _fault_of_file(path: Path, *, image: bool) -> str:
-    """What is wrong with a file as far as its first bytes tell; "" for nothing. A folder is taken for DICOM."""
+class Seen(NamedTuple):
+    """What the first bytes of a file tell.
+
+    Args:
+        fault: what is wrong with it; "" for nothing.
+        axes: how many its image has, 2 or 3; 0 where that is not known.
+    """
+
+    fault: str = ""
+    axes: int = 0
+
+
+def _seen(path: Path, *, image: bool) -> Seen:
+    """A folder is taken for DICOM."""
+    name = path.name.lower()
     try:
         if image and path.is_dir():
-            return ""
-        if image and not path.name.lower().endswith(READABLE):
-            return f"has no known suffix of an image ({' '.join(READABLE)})"
+            return Seen()
+        if image and not name.endswith(READABLE):
+            return Seen(f"has no known suffix of an image ({' '.join(READABLE)})")
         with path.open("rb") as file:
             head = file.read(SNIFFED)
     except OSError as error:
-        return f"cannot be opened ({error.strerror})"
+        return Seen(f"cannot be opened ({error.strerror})")
     if not head:
-        return "is empty"
-    return _fault_of_head(path.name.lower(), head) if image else ""
-
-
-def _fault_of_head(name: str, head: bytes) -> str:
+        return Seen("is empty")
+    if not image:
+        return Seen()
     if name.endswith((".gz", ".mgz")):
         try:
             head = zlib.decompressobj(wbits=31).decompress(head, 352)
         except zlib.error:
-            return "is not compressed by gzip"
+            return Seen("is not compressed by gzip")
+    fault = _fault_of_head(name, head)
+    return Seen(fault) if fault else Seen(axes=_axes(name, head))
+
+
+def _axes(name: str, head: bytes) -> int:
+    """Axes of the image by its header, 0 if that is not looked into; one of a single slice is 2-D, as `read_image` has it."""
+    if name.endswith(PLANES):
+        return 2
+    if not name.endswith((".nii", ".nii.gz")):
+        return 0
+    order = next(order for order in ORDERS if int.from_bytes(head[:4], order) in NIFTI)
+    begin, size = (40, 2) if int.from_bytes(head[:4], order) == NIFTI[0] else (16, 8)
+    count, *extents = (int.from_bytes(head[k : k + size], order) for k in range(begin, begin + 4 * size, size))
+    return 3 if count > 2 and extents[2] > 1 else 2
+
+
+def _fault_of_head(name: str, head: bytes) -> str:
+    """What is wrong with a file that begins so; "" for nothing."""
     if name.endswith((".nii", ".nii.gz")):
-        sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+        sizes = {int.from_bytes(head[:4], order) for order in ORDERS}
         return "" if sizes & set(NIFTI) and len(head) >= NIFTI[0] else "has no header of NIfTI"
     known = [beginnings for suffixes, beginnings in BEGINNINGS.items() if name.endswith(suffixes)]
     return "does not begin as its suffix says" if known and not head.startswith(known[0]) else ""

@@ -36,6 +36,7 @@ SETTINGS = {
     "distributed.scheduler.worker-ttl": None,  # a pair may keep the interpreter busy for long
     "distributed.scheduler.http.routes": [],  # no page of its own
     "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,  # no look at what a worker does a hundred times a second
     "distributed.worker.preload": ["warpwright.cohort.deaf"],
     "distributed.comm.retry.count": 0,
     "distributed.comm.timeouts.connect": CONNECT,
