@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Literal, NamedTuple
 
 from warpwright.cohort.work import Options, Work
 from warpwright.data.manifest import first_of
@@ -23,7 +23,6 @@ TAKEN = (  # files of the output folder
     "cohort.json", "pairs.csv", "results.csv", "results.parquet", "timings.csv", "index.html", "dataset_description.json",
 )  # fmt: skip
 SNIFFED = 4096  # bytes that are read of a file
-ORDERS: Final = ("little", "big")
 PLANES = (".png", ".jpg", ".jpeg", ".bmp")
 NIFTI = (348, 540)  # sizes of the headers of NIfTI-1 and NIfTI-2, the first four bytes
 BEGINNINGS = {  # how files of a suffix begin
@@ -206,7 +205,7 @@ def _axes(name: str, head: bytes) -> int:
         return 2
     if not name.endswith((".nii", ".nii.gz")):
         return 0
-    order = next(order for order in ORDERS if int.from_bytes(head[:4], order) in NIFTI)
+    order: Literal["little", "big"] = "little" if int.from_bytes(head[:4], "little") in NIFTI else "big"
     begin, size = (40, 2) if int.from_bytes(head[:4], order) == NIFTI[0] else (16, 8)
     count, *extents = (int.from_bytes(head[k : k + size], order) for k in range(begin, begin + 4 * size, size))
     return 3 if count > 2 and extents[2] > 1 else 2
@@ -215,7 +214,7 @@ def _axes(name: str, head: bytes) -> int:
 def _fault_of_head(name: str, head: bytes) -> str:
     """What is wrong with a file that begins so; "" for nothing."""
     if name.endswith((".nii", ".nii.gz")):
-        sizes = {int.from_bytes(head[:4], order) for order in ORDERS}
+        sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
         return "" if sizes & set(NIFTI) and len(head) >= NIFTI[0] else "has no header of NIfTI"
     known = [beginnings for suffixes, beginnings in BEGINNINGS.items() if name.endswith(suffixes)]
     return "does not begin as its suffix says" if known and not head.startswith(known[0]) else ""

@@ -153,11 +153,13 @@ def _check_options(task: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """The name of a folder to be made, in one beside that of the pair which says who made it and is removed afterwards."""
+    """A new folder, in one beside that of the pair which says who made it and is removed afterwards."""
     place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (place / WRITER).write_text(json.dumps(writer()), encoding="utf-8")
-        yield place / "new"
+        fresh = place / "new"
+        fresh.mkdir()
+        yield fresh
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -277,13 +279,13 @@ def _register(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _save(result: RegistrationResult, task: Mapping[str, Any], folder: Path, *, figure: bool, report: bool) -> None:
-    """Write the results.
+    """Write the results into an empty folder.
 
     Raises:
-        BadInput, Failed: they cannot be written; the sentence names the pair's folder.
+        BadInput, Failed, OSError: they cannot be written; a sentence of ours names the pair's folder.
     """
     try:
-        result.save(folder, command=task["command"], figure=figure)
+        result.write(folder, command=task["command"], figure=figure)
         if figure:
             _shrink(folder / "figure.png", folder / "thumbnail.jpg")
         if report:

@@ -152,7 +152,25 @@ class RegistrationResult:
             BadInput: the folder is not empty or cannot be written.
             Failed: writing failed on the way.
         """
-        with whole_folder(directory, force=force) as folder, ThreadPoolExecutor(1) as beside:
+        with whole_folder(directory, force=force) as folder:
+            self.write(folder, command=command, figure=figure)
+            written = {path.name for path in folder.iterdir()}
+        for name in set(OPTIONAL) - written:  # of an earlier run, which would be taken for this one's
+            (Path(directory) / name).unlink(missing_ok=True)
+        return Path(directory)
+
+    def write(self, folder: Path, *, command: str | None = None, figure: bool = True) -> None:
+        """Write the files of `save`, one after the other, into an empty folder; what is cut off leaves some of them.
+
+        Args:
+            folder: is there.
+            command: as `save` has it.
+            figure: as `save` has it.
+
+        Raises:
+            Failed, OSError: writing failed on the way.
+        """
+        with ThreadPoolExecutor(1) as beside:
             images = beside.submit(self._write_images, folder)  # compression runs without Python's lock
             if self.record["threads"] == 1:
                 images.result()
@@ -162,10 +180,6 @@ class RegistrationResult:
                 draw(self.picture(), folder / "figure.png")
             write_json(folder / "result.json", {"command": command, **self.summary()})
             images.result()
-            written = {path.name for path in folder.iterdir()}
-        for name in set(OPTIONAL) - written:  # of an earlier run, which would be taken for this one's
-            (Path(directory) / name).unlink(missing_ok=True)
-        return Path(directory)
 
     def _write_images(self, folder: Path) -> None:
         write_image(folder / "moved.nii.gz", self.moved)
