@@ -43,5 +43,5 @@ def trained(settings: Training, folder: Path, device: str) -> bool:
         folder: where it goes.
         device: as `warpwright train` takes it.
     """
-    resume = (folder / "checkpoint.safetensors").exists()
+    resume = (folder / "training.json").exists()
     return train(settings, folder, resume=resume, device=device, listen=lambda event: sys.stderr.write(event.line())).finished

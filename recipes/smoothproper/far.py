@@ -5,7 +5,7 @@ CT pair under three further motions of up to 30 mm). Every way is `warpwright re
 (`affine`), from the best of several rigid starts (`rigid`), and from matched patches (`matching`). `matching alone` is this
 start with a single step of the search behind it. `--models` adds the networks that
 `fundus.py` trained, each alone and with 100 steps of the search at full resolution behind it. Prints the table, writes
-`results.json` and a picture of the first pair.
+`results.json` and a picture of the first pair. What is in `results.json` is not done again, but for the picture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fundus_pairs import write_fundus_pairs
 from lung_moved import SEEDS, write_lung_pair
 from scoring import folds
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, WarpwrightError
 from warpwright.geometry import Image
 from warpwright.io import read_mask, read_points, read_scalar
 from warpwright.methods import Model, Settings, preset, register_direct, register_pair
@@ -73,29 +73,41 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    try:
+        compare(options)
+    except WarpwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def compare(options: argparse.Namespace) -> None:
+    """All ways on all pairs."""
     output = options.output / options.set
     files = written(options.set, options.data, output / "images")
     files = files if options.pairs is None else files[:: max(1, len(files) // options.pairs)][: options.pairs]
     cases = [read_case(*each) for each in files]
     maps: dict[str, Transform] = {}
-    found: dict[str, list[dict[str, float]]] = {}
+    path = output / "results.json"
+    found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = {"as it lies": lie, **ways(min(cases[0].images[0].grid.spacing))}
     if options.models is not None:
         rows |= networks(options.models, options.set)
     say("| way | mean landmark error (median, worst pair) | folds, % (pairs) | s a pair |\n|---|---|---|---|")
     for name, way in rows.items():
-        found[name] = []
+        done = found.setdefault(name, {})
         for case in cases:
+            if case.name in done and case is not cases[0]:
+                continue
             begin = time.perf_counter()
             forward = way(case)
             seconds = time.perf_counter() - begin
             error = float((forward(case.points[0]) - case.points[1]).norm(dim=1).mean())
-            found[name].append({"error": error, "folds": folds(forward, case.images[0].grid), "seconds": seconds})
+            done[case.name] = {"error": error, "folds": folds(forward, case.images[0].grid), "seconds": seconds}
             maps.setdefault(name, forward)
-        say(line(name, found[name]))
-    (output / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        say(line(name, [done[case.name] for case in cases]))
     draw(cases[0], maps, output / f"{options.set}.png")
-    return 0
 
 
 def written(name: str, data: Path, folder: Path) -> list[tuple[str, ...]]:

@@ -218,7 +218,7 @@ def test_errors_that_are_no_list(errors: Any) -> None:
         fire.auc(errors, 5)
 
 
-@pytest.mark.parametrize("threshold", [0, -3, 2.5])
+@pytest.mark.parametrize("threshold", [0, -3, 2.5, float("inf"), float("nan")])
 def test_thresholds_are_whole(threshold: Any) -> None:
     with pytest.raises(BadInput, match=f"whole number of pixels, at least 1, got {threshold}"):
         fire.auc([1.0], threshold)

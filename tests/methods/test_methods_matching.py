@@ -14,9 +14,10 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.layers import SmoothProper
 from warpwright.methods import Matching, Settings, needed, preset, register_pair
-from warpwright.methods.levels import Carried, Lattice
-from warpwright.methods.matching import Matched, fitted
+from warpwright.methods.levels import Carried, Lattice, make_level, make_pair
+from warpwright.methods.matching import Matched, fitted, matched
 from warpwright.networks import Basis
+from warpwright.sampling import gaussian
 
 FAR = VesselSettings(translation=12.0, amplitude=2.0, smoothness=20.0, noise=0.01)
 ALONE = Matching(reach=0.2, finest=1, measure="squares", layer=SmoothProper(iterations=8))
@@ -93,6 +94,7 @@ def test_matching_that_does_not_help_is_undone() -> None:
     same = Image(fixed.data, fixed.grid, "same")
     found = register_pair(fixed, same, settings(ALONE, levels=(1,), steps=(1,)))
     assert next(s for s in found.stages if s.name == "matching").message.startswith("undone")
+    assert any(stage.name.startswith("affine") for stage in found.stages)
     places = torch.tensor([[20.0, 30.0]], dtype=torch.float64)
     torch.testing.assert_close(found.forward(places), places, atol=0.05, rtol=0)
 
@@ -117,6 +119,50 @@ def test_what_a_mask_hides_says_nothing() -> None:
     )
     places = torch.tensor([[50.0, 62.0]], dtype=torch.float64)
     torch.testing.assert_close(one.forward(places), two.forward(places), atol=0.3, rtol=0)
+
+
+def textured(seed: int, *places: tuple[int, int], noise: float = 0.0, size: tuple[int, int] = (28, 20)) -> torch.Tensor:
+    """(1, 128, 128) one texture at so many places, the first with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    texture = gaussian(torch.rand(1, 1, 60, 60, generator=generator), (2.0, 2.0))[0]
+    texture = (texture - texture.min()) / (texture.max() - texture.min())
+    image = torch.zeros(1, 128, 128)
+    for k, (row, column) in enumerate(places):
+        shown = texture[:, : size[0], : size[1]]
+        shown = shown if k else (shown + noise * torch.randn(size, generator=generator)).clamp(0, 1)
+        image[:, row : row + size[0], column : column + size[1]] = shown
+    return image
+
+
+def shifts(here: torch.Tensor, there: torch.Tensor, reach: float, **masks: torch.Tensor) -> torch.Tensor:
+    """(1, 2, *S) what matching alone finds, finest voxels, at twice their size."""
+    grid = Grid.regular((128, 128))
+    given = [Image(masks[side], grid) if side in masks else None for side in ("fixed", "moving")]
+    pair = make_pair(Image(here, grid), Image(there, grid), *given, torch.device("cpu"))
+    return 2 * matched(Matching(reach=reach), lambda factor: make_level(pair, factor), grid, np.eye(3)).carried.field
+
+
+def box(rows: slice, columns: slice) -> torch.Tensor:
+    mask = torch.zeros(1, 128, 128)
+    mask[:, rows, columns] = 1
+    return mask
+
+
+def test_masks_that_do_not_meet_at_rest_are_matched() -> None:
+    fixed, moving = (textured(0, (60, column), size=(12, 12)) for column in (60, 72))
+    masks = {"fixed": box(slice(58, 74), slice(58, 74)), "moving": box(slice(58, 74), slice(74, 90))}
+    for some in ({}, masks):
+        found = shifts(fixed, moving, 0.15, **some)[0, :, 33, 33]
+        torch.testing.assert_close(found, torch.tensor([0.0, 12.0]), atol=1.5, rtol=0)
+
+
+def test_what_the_moving_mask_hides_is_not_matched() -> None:
+    """The same texture, cleaner, lies on the other side, outside the mask."""
+    fixed, moving = textured(0, (50, 55)), textured(0, (50, 60), (50, 37), noise=0.15)
+    everything = shifts(fixed, moving, 0.18)[0, 1, 25:39, 29:36].mean()
+    hidden = shifts(fixed, moving, 0.18, moving=box(slice(0, 128), slice(58, 128)))[0, 1, 25:39, 29:36].mean()
+    assert float(everything) < -10
+    assert abs(float(hidden) - 5) < 1.5
 
 
 def test_the_coarsest_level_is_the_finest_that_fits() -> None:
@@ -152,5 +198,5 @@ def test_the_measure_follows_the_similarity(similarity: str, measure: str) -> No
     found = preset("balanced", (1.0,), similarity=similarity, initialise="matching")  # type: ignore[arg-type]
     assert found.matching is not None
     assert found.matching.measure == measure
-    assert found.linear == ()
+    assert [stage.kind for stage in found.linear] == ["affine"]  # where matching does not help
     assert isinstance(found.matching.layer, SmoothProper)

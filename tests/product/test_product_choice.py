@@ -115,5 +115,9 @@ def test_a_file_with_matching_goes_with_no_other_start(tmp_path):
     assert found.matching is not None
     assert found.matching.reach == 0.2
     assert found.matching.measure == "correlation"
+    alone = Choice(similarity="mind", config=file).settings(grid)
+    assert alone == Choice(similarity="mind", initialise="matching", config=file).settings(grid)
+    assert alone.matching is not None
+    assert alone.matching.measure == "mind"
     with pytest.raises(BadInput, match="its 'matching' is not what --initialise affine asks for"):
         Choice(initialise="affine", config=file).settings(grid)

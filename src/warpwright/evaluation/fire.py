@@ -20,6 +20,7 @@ point).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def auc(errors: ArrayLike, threshold: int) -> float:
     Raises:
         BadInput: no error, one that is NaN or negative, or a threshold that is not whole or below 1.
     """
-    if threshold < 1 or threshold != int(threshold):
+    if not math.isfinite(threshold) or threshold < 1 or threshold != int(threshold):
         raise BadInput(f"the threshold of an AUC is a whole number of pixels, at least 1, got {threshold}")
     counted = np.minimum(np.floor(_distances("AUC", errors)), threshold)
     return float((threshold - counted).mean() / threshold)

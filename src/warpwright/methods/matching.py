@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.errors import BadInput
@@ -171,11 +172,12 @@ def fitted(found: Matched, grid: Grid, *, rigid: bool) -> np.ndarray:
 def _evidence(
     matching: Matching, fixed: Tensor, moved: Tensor, cover: Tensor, weight: Tensor | None, basis: Basis
 ) -> BasisLogits:
-    """Distributions over the basis, the same for all displacements where no moving image lies, or no weight."""
+    """Distributions over the basis, the same for all displacements where the fixed image has no weight."""
     vectors = basis.vectors(fixed.ndim - 2)
     costs = patch_costs(fixed, moved, vectors, radius=matching.radius, measure=matching.measure)
-    known = cover if weight is None else cover * weight
-    costs *= known.clamp(0, 1)
+    _undecided(costs, cover.clamp(0, 1), vectors)
+    if weight is not None:
+        costs *= weight.clamp(0, 1)
     shape = tuple(fixed.shape[2:])
     return BasisLogits(
         values=costs.mul_(-1 / TEMPERATURE[matching.measure]),
@@ -184,6 +186,29 @@ def _evidence(
         shape=shape,
         factors=(1,) * len(shape),
     )
+
+
+def _undecided(costs: Tensor, cover: Tensor, vectors: Tensor) -> None:
+    """Give displacements to where no moving image lies, or no weight, what the others cost in the mean, in place.
+
+    Args:
+        costs: (1, m, *S).
+        cover: (1, 1, *S), 0 to 1, how far the moving image counts; nothing lies beyond its border.
+        vectors: (m, D), whole voxels.
+    """
+    shape, reach = tuple(cover.shape[2:]), int(vectors.abs().max())
+    wide = F.pad(cover[:, 0], [reach] * 2 * len(shape))
+    places = [
+        (..., *(slice(reach + s, reach + s + n) for s, n in zip(vector, shape, strict=True)))
+        for vector in vectors.round().long().tolist()
+    ]
+    total, seen = torch.zeros_like(costs[:, 0]), torch.zeros_like(costs[:, 0])
+    for k, place in enumerate(places):
+        total.addcmul_(costs[:, k], wide[place])
+        seen += wide[place]
+    mean = total / seen.clamp_min(1e-6)
+    for k, place in enumerate(places):
+        costs[:, k] = torch.lerp(mean, costs[:, k], wide[place])
 
 
 def _saturated(field: Tensor, basis: Basis, matching: Matching) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def preset(
     tuning = TWO_KINDS if named in ("mi", "mind") else ONE_KIND
     linear_only = transform in ("rigid", "affine")
     first = initialise or ("moments" if linear_only else "affine")
-    kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine")}
+    kinds: dict[str, tuple[Kind, ...]] = {"rigid": ("rigid",), "affine": ("rigid", "affine"), "matching": ("affine",)}
     starts = {"rigid": "moments", "affine": "moments", "matching": "moments"}
     stages = kinds.get(first, ())[-1:] if not linear_only else kinds[transform]
     return Settings(

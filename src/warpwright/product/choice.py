@@ -33,7 +33,7 @@ class Choice:
     def settings(self, grid: Grid) -> Settings:
         """The settings of the preset for a fixed grid, with those of the file laid over them.
 
-        A kind of transform or similarity that only the file names chooses the preset as its name would.
+        A kind of transform or similarity that only the file names, or its `matching`, chooses the preset as its name would.
 
         Raises:
             BadInput: the file cannot be read, holds an unknown key, a value of another type or out of range, or something
@@ -45,7 +45,7 @@ class Choice:
             grid.spacing,
             transform=self.transform or TRANSFORMS.get(_kind(found, "deformable"), "greedy"),
             similarity=self.similarity or SIMILARITIES.get(_kind(found, "similarity")),
-            initialise=self.initialise,
+            initialise=self.initialise or ("matching" if found.get("matching") is not None else None),
         )
         base = to_mapping(chosen)
         self._agree(found, base)
