@@ -12,8 +12,9 @@ git clone --quiet "$repository" "$place/clone" && cd "$place/clone"
 told cloned
 python -m venv .venv && .venv/bin/pip install --quiet -c constraints.txt .
 told installed
-.venv/bin/warpwright demo > /dev/null
+source .venv/bin/activate
+warpwright demo > /dev/null
 told "demo done"
-.venv/bin/warpwright register "$fixed" "$moving" --output result --report > /dev/null
+warpwright register "$fixed" "$moving" --output result --report > /dev/null
 told "report there"
 test -s result/report.html

@@ -78,6 +78,18 @@ def test_a_report_asks_for_nothing_but_itself(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_page_of_a_cohort_asks_for_nothing_but_itself(cohort: Path, page: Page, width: int, scheme: str) -> None:
+    """Narrow and wide, light and dark; nothing sticks out."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((cohort / "index.html").as_uri(), wait_until="networkidle")
+    assert page.faults == []
+    assert {url for url in page.asked if not url.startswith(("data:", "blob:"))} == {(cohort / "index.html").as_uri()}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_pairs_are_rated_by_keyboard_and_ratings_are_kept_saved_and_loaded(cohort: Path, page: Page, tmp_path: Path) -> None:
     """By keys alone; what a spreadsheet would take for a formula is saved as text."""
     page.goto((cohort / "index.html").as_uri())

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
@@ -56,6 +60,22 @@ def test_jacobian_is_of_the_full_map(registered):
     image = read_image(registered / "jacobian.nii.gz")
     field = displacement_on(read_transform(registered / "transform.h5"), image.grid)
     assert torch.allclose(image.data, jacobian_determinant(field[None]), atol=2e-4)  # float32 voxels through mm
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.nii.gz", rb"f$\x$ _a^.nii.gz"], ids=["no UTF-8", "mathematics"])
+def test_names_that_are_no_text_or_look_like_formulas(name, flat, tmp_path):
+    fixed = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    try:
+        shutil.copy(flat.path("fixed.nii.gz"), fixed)
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    place = f"{fixed}-results"
+    arguments = [fixed, flat.path("moving.nii.gz"), "--transform", "rigid", "--preset", "fast", "--output", place, "--report"]
+    assert main(["register", *map(str, arguments)]) == 0
+    assert json.loads(Path(place, "result.json").read_text())["inputs"]["fixed"]["path"] == fixed
+    assert Path(place, "figure.png").stat().st_size > 0
+    assert Path(place, "report.html").stat().st_size > 0
+    assert main(["info", str(fixed)]) == 0
 
 
 def test_json_on_standard_output(flat, tmp_path, capsys):

@@ -12,7 +12,7 @@ from distributed import CancelledError, Client, KilledWorker, LocalCluster
 from small_cohort import EXACT, PAIRS, contents, options, run, silent
 
 from warpwright.cohort import engine as engine_module
-from warpwright.cohort.engine import _flow, _record, workers_of_scheduler, workers_on_this_machine
+from warpwright.cohort.engine import Watch, _flow, _record, workers_of_scheduler, workers_on_this_machine
 from warpwright.cohort.run import execute, make_plan
 from warpwright.cohort.work import read_work
 from warpwright.errors import BadInput, Failed
@@ -66,6 +66,42 @@ def test_a_worker_that_is_killed_changes_nothing(shared_images, tmp_path):
     left = {str(path.relative_to(tmp_path / "alone")) for path in (tmp_path / "alone").rglob("*")}
     assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")} == left
     assert not workers()
+
+
+class Lonely:
+    """A client that sees so many workers, one number at each look."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = list(counts)
+
+    def nthreads(self) -> list[int]:
+        return [1] * (self.counts.pop(0) if len(self.counts) > 1 else self.counts[0])
+
+
+def test_the_absence_of_workers_is_told_once_and_then_a_failure(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(engine_module.time, "monotonic", lambda: now[0])
+    watch = Watch(Lonely(2, 0, 0, 0, 1, 0), "the scheduler s", 600.0)
+    found = []
+    for now[0] in (0.0, 1.0, 50.0, 70.0, 90.0, 100.0, 200.0, 500.0, 640.0):
+        found.append(watch.workers())
+    assert found == [2, 2, 0, 0, 0, 1, 0, 0, 0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the scheduler s has had no workers for 60 s: waiting for some"
+    ] * 2
+    now[0] = 701.0
+    with pytest.raises(Failed, match="the scheduler s had no workers for 600 s, expected some: the same command goes on"):
+        watch.workers()
+
+
+def test_a_scheduler_without_workers_is_left(shared_images, tmp_path, monkeypatch):
+    for name, seconds in {"GIVEN_UP": 0.4, "REFRESH": 0.1}.items():
+        monkeypatch.setattr(engine_module, name, seconds)
+    work = read_work(shared_images / "pairs.csv", options(shared_images))
+    cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=60)
+    with cluster, pytest.raises(Failed, match=r"had no workers for 0\.4 s, expected some"):
+        execute(make_plan(work, tmp_path / "out"), workers_of_scheduler(cluster.scheduler_address), silent)
+    assert (tmp_path / "out" / "cohort.json").exists()
 
 
 def test_a_scheduler_that_goes_away_is_a_sentence_and_the_rest_follows(shared_images, serial, tmp_path, monkeypatch):

@@ -86,9 +86,10 @@ def test_the_page_asks_nothing_of_a_network(tmp_path):
 def test_the_worst_pairs_come_first(tmp_path):
     pending = State(status="changed", record={})
     failed = state(state="failed", sentence="why", figures={}, warnings=[], outputs={})
-    states = (done(0.9), done(0.3), pending, done(0.8, "it folds"), failed, done(0.7, "it folds"))
-    seen = Seen(page(work(*"abcdef"), states, tmp_path))
-    assert seen.rows() == ["e", "f", "d", "b", "a", "c"]
+    unlabelled = state(state="done", figures={"improved": True}, warnings=[], outputs={})
+    states = (done(0.9), done(0.3), pending, done(0.8, "it folds"), failed, done(0.7, "it folds"), unlabelled)
+    seen = Seen(page(work(*"abcdefg"), states, tmp_path))
+    assert seen.rows() == ["e", "f", "d", "b", "a", "g", "c"]
     worst = [values["data-worst"] for tag, values in seen.tags if tag == "th" and "data-worst" in values]
     assert worst == ["low", "low", "high"]  # Dice twice, seconds; a column that no pair has is not there
 

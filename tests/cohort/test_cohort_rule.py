@@ -217,6 +217,21 @@ def test_bids_names_follow_the_pairs(data_set, images, tmp_path):
     assert (out / "sub-1/ses-2" / moved).read_bytes() == (out / "sub-1_ses-2_T1w" / "moved.nii.gz").read_bytes()
 
 
+def test_names_of_images_that_are_no_longer_chosen_go(data_set, images, tmp_path):
+    out = tmp_path / "out"
+    run(atlas_work(data_set, images), out)
+    (out / "sub-1" / "notes.txt").write_text("mine")
+    shutil.rmtree(data_set / "sub-1" / "ses-2")
+    (data_set / "my atlas.nii.gz").rename(data_set / "other.nii.gz")
+    work = work_of_rule(t1(data_set, "fixed", fixed=data_set / "other.nii.gz"), options(images))[0]
+    run(work, out)
+    there = files(out) - {"sub-1/notes.txt"}
+    assert len(there) == 2 * (4 + 3)  # results and sidecars
+    assert not [name for name in there if "myatlas" in name or "ses-2" in name]
+    assert (out / "sub-1" / "notes.txt").read_text() == "mine"
+    assert (out / "sub-1_ses-2_T1w" / "transform.h5").exists()
+
+
 def test_where_the_disk_has_no_links_there_are_copies(data_set, images, tmp_path, monkeypatch):
     def none(*_: object) -> None:
         raise OSError("no links here")

@@ -4,8 +4,11 @@ import csv
 import json
 import os
 import platform
+import resource
 import shutil
-from collections.abc import Callable, Generator, Iterable, Mapping
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, NoReturn
@@ -285,6 +288,36 @@ def test_the_beginnings_of_another_process_do_not_make_a_folder_foreign(images, 
     with pytest.raises(BadInput, match="neither empty nor the folder of a cohort, it holds p0: expected") as caught:
         make_plan(work, folder)
     assert "--force" not in str(caught.value)
+
+
+def test_a_token_that_nothing_was_written_to_is_made_anew(tmp_path, monkeypatch):
+    """As a process leaves it that is killed, or finds the disk full."""
+    monkeypatch.setattr("warpwright.cohort.place.PATIENCE", 0.2)
+    (tmp_path / ".cohort-token").write_text("")
+    token = save_token(tmp_path)
+    assert len(token) == 32
+    assert save_token(tmp_path) == token
+    (tmp_path / ".cohort-token").write_text("something else")
+    with pytest.raises(Failed, match="expected it to be removed"):
+        save_token(tmp_path)
+    (tmp_path / ".cohort-token").unlink()
+    with limited(8), pytest.raises(OSError, match="File too large"):
+        save_token(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert len(save_token(tmp_path)) == 32
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file may become larger than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def claim(folder: Path, name: str, **changes: object) -> Path:

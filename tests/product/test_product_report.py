@@ -410,3 +410,6 @@ def test_what_was_used_is_cited():
     found = " ".join(references({**record, "model": model, "scores": {"trust": {"trusted_percent": 90.0}}}))
     assert all(word in found for word in ("DIO", "AdaCS", "UNet"))
     assert "Heinrich" not in found
+    found = " ".join(references({**record, "model": {"path": "m", "network": "VoxelMorph", "sha256": "abc"}}))
+    assert "Balakrishnan" in found
+    assert "DIO" not in found

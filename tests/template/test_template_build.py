@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from warpwright.cohort.check import fault_of_id
 from warpwright.cohort.engine import workers_on_this_machine
 from warpwright.cohort.pair import record_failure
 from warpwright.cohort.run import Engine, Task, in_order
@@ -22,7 +23,7 @@ from warpwright.io import read_scalar, write_image
 from warpwright.template import build as module
 from warpwright.template.build import build
 from warpwright.template.mean import sharpness
-from warpwright.template.work import Template
+from warpwright.template.work import Template, named
 
 RADIUS = 11.0  # mm, the mean of the discs'
 
@@ -234,3 +235,11 @@ def test_bad_input_is_refused_in_one_sentence(discs: tuple[Path, ...], finished:
     refused("holds a template of other images, expected a new folder", folder=finished, images=discs[:2])
     refused("holds a template of other sharpen", folder=finished, sharpen=0.7)
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["con", "x" * 79 + ".5mm", "pairs.csv"])
+def test_names_that_no_folder_may_have_are_numbered(name: str) -> None:
+    images = [Path(f"/data/{name}.nii.gz"), Path("/data/other.nii.gz")]
+    found = named(images)
+    assert sorted(found.values()) == sorted(images)
+    assert not any(map(fault_of_id, found))

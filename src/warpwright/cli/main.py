@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,6 @@ TRANSFORM_COMMANDS = {
     "invert": "Write the map back, and tell how exact it is.",
     "convert": "Write a transform in another format.",
     "jacobian": "Write the Jacobian determinant of the full map in mm.",
-    "template": "Make the mean of many images in their mean shape.",
     "info": "Tell what a transform file holds.",
 }
 
@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 bad input. A failure is one line on standard error.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         tokens = list(sys.argv[1:] if arguments is None else arguments)
         code = _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0

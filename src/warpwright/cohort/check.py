@@ -14,7 +14,7 @@ from warpwright.data.manifest import first_of
 from warpwright.errors import BadInput
 from warpwright.io.image import READABLE
 
-__all__ = ["check_files", "check_options", "check_work"]
+__all__ = ["check_files", "check_options", "check_work", "fault_of_id"]
 
 LONGEST = 200  # bytes of an id: a temporary name made of it must still be a file name (255)
 FORBIDDEN = '/\\<>:"|?*'  # separators, and what Windows allows in no name
@@ -44,7 +44,7 @@ def check_work(work: Work) -> None:
             image only, or landmarks without a space.
     """
     table = work.table
-    bad = [f"{pair.id!r} ({fault})" for pair in work.pairs if (fault := _fault_of_id(pair.id))]
+    bad = [f"{pair.id!r} ({fault})" for pair in work.pairs if (fault := fault_of_id(pair.id))]
     if bad:
         raise BadInput(f"{table}: ids that cannot be the name of a folder: {first_of(bad)}; expected others")
     twice = [repr(name) for name, count in Counter(pair.id for pair in work.pairs).items() if count > 1]
@@ -132,7 +132,7 @@ def check_options(options: Options) -> None:
     )
 
 
-def _fault_of_id(name: str) -> str:
+def fault_of_id(name: str) -> str:
     """Why an id cannot be the name of a folder everywhere; "" if it can."""
     odd = [character for character in name if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
     if odd:

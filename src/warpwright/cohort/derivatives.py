@@ -2,13 +2,14 @@
 
 The files of the pairs' folders are there once more as hard links, or as copies where the disk has none. They follow what the
 pairs' records say each time the tables are written, so a run that was cut off leaves nothing that a later one does not settle.
+Names that a run gave and the next one does not, as other images were chosen, are removed; the pairs' folders stay.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from warpwright.product.output import write_json
 __all__ = ["DATASET", "write_derivatives"]
 
 DATASET, IGNORE = "dataset_description.json", ".bidsignore"
+NAMES = ".bids-names.json"  # those that were given when the tables were written last
 IGNORED = ("sub-*_*/", "*.csv", "*.parquet", "cohort.json", "index.html", "*_jacobian.nii.gz", "*_score.nii.gz", "*_xfm.*")
 WITH_SIDECAR = ("transform.h5", "inverse.h5", "moved.nii.gz")
 
@@ -44,12 +46,15 @@ def write_derivatives(folder: Path, work: Work, states: Sequence[State]) -> None
     """
     assert work.rule is not None
     root = work.rule.folder
+    wanted = {name for names in bids_names(work) for name in _with_sidecars(names)}
+    given = {name for name in (read_small(folder / NAMES) or {}).get("names", []) if isinstance(name, str)}
+    write_json(folder / NAMES, {"names": sorted(given | wanted)})
     _write_text(folder / IGNORE, "".join(f"{line}\n" for line in IGNORED))
     write_json(folder / DATASET, _description(folder, root))
     for pair, state, names in zip(work.pairs, states, bids_names(work), strict=True):
         for file, name in names.items():
             source, target = folder / pair.id / file, folder / name
-            sidecar = target.with_name(f"{target.name.removesuffix('.nii.gz').removesuffix('.h5')}.json")
+            sidecar = folder / _sidecar_of(name)
             if state.status != "done" or file not in state.record.get("outputs", {}):
                 for path in (target, sidecar):
                     path.unlink(missing_ok=True)
@@ -58,6 +63,21 @@ def write_derivatives(folder: Path, work: Work, states: Sequence[State]) -> None
             _link(source, target)
             if file in WITH_SIDECAR and read_small(sidecar) != (told := _sidecar(root, pair)):
                 write_json(sidecar, told)
+    for name in given - wanted:
+        if name.startswith("sub-") and ".." not in Path(name).parts:
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / NAMES, {"names": sorted(wanted)})
+
+
+def _with_sidecars(names: Mapping[str, str]) -> Iterator[str]:
+    for file, name in names.items():
+        yield name
+        if file in WITH_SIDECAR:
+            yield _sidecar_of(name)
+
+
+def _sidecar_of(name: str) -> str:
+    return f"{name.removesuffix('.nii.gz').removesuffix('.h5')}.json"
 
 
 def _description(folder: Path, root: Path) -> dict[str, Any]:
@@ -66,7 +86,7 @@ def _description(folder: Path, root: Path) -> dict[str, Any]:
         "BIDSVersion": VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "Warpwright", "Version": version("warpwright")}],
-        "DatasetLinks": {"raw": quote(os.path.relpath(root, folder).replace(os.sep, "/"))},
+        "DatasetLinks": {"raw": _quoted(os.path.relpath(root, folder).replace(os.sep, "/"))},
     }
 
 
@@ -77,7 +97,12 @@ def _sidecar(root: Path, pair: Pair) -> dict[str, Any]:
 
 
 def _uri(root: Path, path: Path) -> str:
-    return f"bids:raw:{quote(path.relative_to(root).as_posix())}" if path.is_relative_to(root) else path.as_uri()
+    return f"bids:raw:{_quoted(path.relative_to(root).as_posix())}" if path.is_relative_to(root) else path.as_uri()
+
+
+def _quoted(path: str) -> str:
+    """For a URI; bytes that are no UTF-8 stay as they are."""
+    return quote(path, errors="surrogateescape")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ process hold does not grow with the cohort.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["require_dask", "workers_of_scheduler", "workers_of_slurm", "workers_on_this_machine"]
 
+LOG = logging.getLogger(__name__)
+PAUSE = 0.02  # seconds between two looks at whether a pair is done
 AHEAD = 2  # pairs handed over for each worker
 REFRESH = 5.0  # seconds, after which the workers are counted again
+ALONE = 60.0  # seconds without any worker, after which that is told
+GIVEN_UP = 600.0  # and after which a scheduler that somebody else runs is left
 CONNECT = 10  # seconds to find the scheduler, and to find it again
 DEATHS = 3  # workers that may end while they run a pair; one more, and it is the pair's fault
 ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
@@ -92,7 +97,7 @@ def workers_of_scheduler(address: str) -> Engine:
 
     def engine(tasks: Iterable[Task]) -> Generator[Mapping[str, Any], None, None]:
         with _quiet(), _connection(address) as client:
-            yield from _flow(client, iter(tasks), f"the scheduler {address}")
+            yield from _flow(client, iter(tasks), f"the scheduler {address}", patience=GIVEN_UP)
 
     return engine
 
@@ -176,32 +181,70 @@ def _connection(address: str) -> Iterator[Client]:
             yield client
 
 
-def _flow(client: Client, tasks: Iterator[Task], name: str) -> Iterator[Mapping[str, Any]]:
+def _flow(client: Client, tasks: Iterator[Task], name: str, patience: float = math.inf) -> Iterator[Mapping[str, Any]]:
     """Records as they come, with so many pairs handed over that no worker waits.
 
+    Args:
+        client: of the scheduler.
+        tasks: one a pair.
+        name: of the scheduler, for a person.
+        patience: seconds without any worker after which the work ends.
+
     Raises:
-        Failed: the scheduler is gone, or its workers cannot run pairs at all.
+        Failed: the scheduler is gone or without workers, or its workers cannot run pairs at all.
     """
     from distributed import as_completed
 
     running: dict[str, Task] = {}
-    waiting, width, counted = as_completed(loop=client.loop), 0, -REFRESH
+    waiting, watch = as_completed(loop=client.loop), Watch(client, name, patience)
     try:
         while True:
-            if time.monotonic() - counted > REFRESH:
-                width, counted = AHEAD * max(1, len(cast(Sized, client.nthreads()))), time.monotonic()
+            width = AHEAD * max(1, watch.workers())
             while len(running) < width and (task := next(tasks, None)) is not None:
                 future = client.submit(run_pair, task, pure=False)
                 running[str(future.key)] = task
                 waiting.add(future)
             if not running:
                 return
+            while not waiting.has_ready():
+                time.sleep(PAUSE)
+                watch.workers()
             future = next(waiting)
             record = _record(future, running.pop(str(future.key)), name)
             future.release()
             yield record
     except (OSError, TimeoutError) as error:
         raise Failed(_gone(name)) from error
+
+
+class Watch:
+    """How many workers there are, looked at now and then; their absence is told, and in the end a failure."""
+
+    def __init__(self, client: Client, name: str, patience: float) -> None:
+        self.client, self.name, self.patience = client, name, patience
+        self.count, self.looked = 0, -math.inf
+        self.seen, self.told = time.monotonic(), False
+
+    def workers(self) -> int:
+        """The number, a few seconds old at most.
+
+        Raises:
+            Failed: there was none for too long.
+        """
+        now = time.monotonic()
+        if now - self.looked <= REFRESH:
+            return self.count
+        self.count, self.looked = len(cast(Sized, self.client.nthreads())), now
+        if self.count:
+            self.seen, self.told = now, False
+        elif now - self.seen > self.patience:
+            raise Failed(
+                f"{self.name} had no workers for {self.patience:g} s, expected some: the same command goes on from there"
+            )
+        elif now - self.seen > ALONE and not self.told:
+            LOG.warning("%s has had no workers for %g s: waiting for some", self.name, ALONE)
+            self.told = True
+        return self.count
 
 
 def _record(future: Future[Any], task: Task, name: str) -> Mapping[str, Any]:

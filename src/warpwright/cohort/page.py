@@ -92,11 +92,11 @@ def _outputs(state: State) -> Mapping[str, Any]:
 
 
 def _badness(state: State, judged: tuple[str, str, int, bool] | None) -> tuple[int, float]:
-    """Failed pairs first, then those with warnings, and within each the worst figure."""
+    """Failed pairs first, then those with warnings, and within each the worst figure, those without one last."""
     rank = {"failed": 0, "pending": 3}.get(outcome(state), 1 if state.record.get("warnings") else 2)
     value = None if judged is None else _number(state, judged[0])
     if value is None or judged is None:
-        return rank, -math.inf
+        return rank, math.inf
     return rank, value if judged[3] else -value
 
 

@@ -35,14 +35,31 @@ def save_token(folder: Path) -> str:
         OSError: it cannot be written.
         Failed: what is there is none.
     """
-    with suppress(FileExistsError), (folder / TOKEN).open("x", encoding="ascii") as file:
-        file.write(uuid4().hex)
-    end = time.monotonic() + PATIENCE
-    while len(found := _token(folder)) != LENGTH:  # another process is writing it
-        if time.monotonic() > end:
-            raise Failed(f"{folder / TOKEN}: is not what `warpwright cohort` writes, expected it to be removed")
-        time.sleep(PAUSE)
+    for _ in range(2):
+        _make_token(folder / TOKEN)
+        end = time.monotonic() + PATIENCE
+        while len(found := _token(folder)) != LENGTH and time.monotonic() < end:  # another process is writing it
+            time.sleep(PAUSE)
+        if found:
+            break
+        (folder / TOKEN).unlink(missing_ok=True)  # of a process that was killed before it wrote
+    if len(found) != LENGTH:
+        raise Failed(f"{folder / TOKEN}: is not what `warpwright cohort` writes, expected it to be removed")
     return found
+
+
+def _make_token(path: Path) -> None:
+    """Write a new one unless there is one; nothing is left where that fails."""
+    try:
+        with path.open("x", encoding="ascii") as file:
+            try:
+                file.write(uuid4().hex)
+                file.flush()
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        return
 
 
 def check_token(folder: Path, token: str) -> None:

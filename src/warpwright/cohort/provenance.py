@@ -206,4 +206,4 @@ def _stat(path: Path) -> list[Any]:
         return [1, found.st_size, found.st_mtime_ns]
     files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file())
     told = json.dumps([(name, found.st_size, found.st_mtime_ns) for name, found in files])
-    return [len(files), sum(found.st_size for _, found in files), hashlib.sha256(told.encode()).hexdigest()]
+    return [len(files), sum(found.st_size for _, found in files), hashlib.sha256(os.fsencode(told)).hexdigest()]

@@ -142,7 +142,7 @@ def write_label_table(path: Path, pairs: Mapping[str, Mapping[str, Any]]) -> Non
         BadInput: the folder does not exist or cannot be written.
         Failed: the file could not be written.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "label", *COLUMNS])
         for name, figures in pairs.items():

@@ -29,6 +29,7 @@ COLOURS = ("#ffd23f", "#3fd0ff", "#ff6b6b", "#7dff7a", "#d68cff", "#ff9f45", "#8
 TITLES = ("fixed", "moving, before", "moved", "fixed | moved", "deformation", "log Jacobian (green: folds)")
 SCORE = "score (0 black, 1 white)"
 MOVING = "#ff3fd8"  # outlines of the moving labels
+AS_IS = {"parse_math": False}  # a $ in a name is no formula
 KEY = "outlines and landmarks: fixed solid and circles, moving dashed and crosses"
 COLUMN = 2.7  # inches, of a volume; a 2-D image has wider ones
 DOTS = 110  # an inch
@@ -105,12 +106,28 @@ def draw(picture: Picture, path: str | Path | IO[bytes], *, dots: int = DOTS) ->
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color="white", fontsize=11, pad=4)
     _colour_bar(figure, axes[0, -1], axes[-1, -1], limit)
-    figure.text(0.25 / width, 1 - 0.08 / height, picture.title, color="white", fontsize=11, va="top", linespacing=1.3)
+    figure.text(
+        0.25 / width, 1 - 0.08 / height, _plain(picture.title), color="white", fontsize=11, va="top", linespacing=1.3, **AS_IS
+    )
     if picture.fixed_labels is not None or picture.fixed_points is not None:
         figure.text(1 - 0.1 / width, 1 - 0.08 / height, KEY, color="#999999", fontsize=8, va="top", ha="right")
     below = 0.12 + 0.2 * (1 + picture.title.count("\n"))
-    figure.text(0.25 / width, 1 - below / height, picture.warning, color="#ff5c5c", fontsize=11, va="top", weight="bold")
+    figure.text(
+        0.25 / width,
+        1 - below / height,
+        _plain(picture.warning),
+        color="#ff5c5c",
+        fontsize=11,
+        va="top",
+        weight="bold",
+        **AS_IS,
+    )
     figure.savefig(path, format="png", dpi=dots, facecolor="black", metadata={"Software": None})
+
+
+def _plain(text: str) -> str:
+    """Without bytes that are no UTF-8, which cannot be drawn."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _draw_row(axes: list[Axes], cut: Slice, picture: Picture, windows: list[tuple[float, float]], limit: float) -> None:

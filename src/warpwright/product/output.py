@@ -130,6 +130,8 @@ def _exchange(work: Path, folder: Path, together: Collection[str]) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a mapping, indented, whole or not at all; NaN and infinities become null.
 
+    Bytes of a path that are no UTF-8 are written as the escapes of JSON, from which they read back.
+
     Raises:
         BadInput: the folder does not exist or cannot be written.
         Failed: the file could not be written.
@@ -138,7 +140,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def plain(value: Any) -> Any:

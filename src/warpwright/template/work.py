@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from warpwright.cohort.check import fault_of_id
 from warpwright.cohort.work import Options, options_digest
 from warpwright.config import read_mapping
 from warpwright.data.manifest import first_of
@@ -138,8 +139,8 @@ def named(images: Sequence[Path]) -> dict[str, Path]:
     if odd:
         raise BadInput(f"paths with characters that cannot be printed: {first_of(odd)}; expected others")
     stems = [path.name[: -len(suffix_of(path, READABLE, "an image"))] for path in paths]
-    safe = [re.sub(r"[^0-9A-Za-z.+-]+", "_", stem).strip("._")[:LONGEST] for stem in stems]
-    if len({name.casefold() for name in safe}) == len(safe) and all(safe):
+    safe = [re.sub(r"[^0-9A-Za-z.+-]+", "_", stem)[:LONGEST].strip("._") for stem in stems]
+    if len({name.casefold() for name in safe}) == len(safe) and all(safe) and not any(map(fault_of_id, safe)):
         return dict(sorted(zip(safe, paths, strict=True)))
     return {f"{k:04d}-{name}": path for k, (name, path) in enumerate(zip(safe, paths, strict=True))}
 

@@ -71,6 +71,6 @@ def draw_kernels(model: Model, path: Path, title: str) -> None:
             shown = axis.imshow(plane.T.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
             axis.set(xticks=[], yticks=[])
             figure.colorbar(shown, ax=axis)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90)

@@ -17,6 +17,18 @@ TRANSFORMS = {
     "velocity": "Ashburner, NeuroImage 38 (2007), doi 10.1016/j.neuroimage.2007.07.007: stationary velocity fields",
     "bspline": "Rueckert et al., IEEE TMI 18 (1999), doi 10.1109/42.796284: free-form deformations",
 }
+NETWORKS = {
+    "VoxelMorph": "Balakrishnan et al., VoxelMorph, CVPR 2018, arXiv 1802.02604: the network",
+    "VoxelMorphDiff": "Dalca et al., MICCAI 2018, arXiv 1805.04605: the network and its velocity",
+    "TransMorph": "Chen et al., TransMorph, Medical Image Analysis 82 (2022), arXiv 2111.10480: the network",
+    "LKUNet": "Jia et al., LKU-Net, MLMI 2022, arXiv 2208.04939: the network",
+    "TallUNet": "Greer et al., ICON, ICCV 2021, arXiv 2105.04459: the network",
+    "TwoStep": "Tian et al., GradICON, CVPR 2023, arXiv 2206.05897: networks in steps",
+    "DIRNet": "de Vos et al., DIRNet, DLMIA 2017, arXiv 1704.06065: the network",
+    "FCNSS": "Li and Fan, arXiv 1709.00799: the network",
+    "DiffuseMorph": "Kim et al., DiffuseMorph, ECCV 2022, arXiv 2112.05149: the network",
+    "Pyramid": "Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813: smooth fields by message passing",
+}
 MATCHING = "Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813: smooth fields by message passing"
 FEATURES = (
     "Jena et al., DIO, Medical Image Analysis 103 (2025), doi 10.1016/j.media.2025.103577: features that a solver registers"
@@ -42,6 +54,8 @@ def _found(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"The model in {model.get('path')}, as its card says ({model.get('network')}, SHA-256 {digest}…)"
     if features:
         yield FEATURES
+    elif model.get("network") in NETWORKS:
+        yield NETWORKS[model["network"]]
     if settings.get("matching"):
         yield MATCHING
     if not features and (not model or model.get("refine_field")):
