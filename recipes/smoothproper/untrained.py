@@ -1,4 +1,4 @@
-"""SmoothProper without a network: `python recipes/smoothproper/untrained.py --output FOLDER` (three minutes on a core).
+"""SmoothProper without a network: `python recipes/smoothproper/untrained.py --output FOLDER` (four minutes on a core).
 
 Evidence is the mean squared difference of patches of 7 x 7 voxels (softmax at a temperature of 0.01), the same for every row:
 every difference is the layer. Experiment 1 is the aperture problem, experiment 2 large displacements of vessel trees, and

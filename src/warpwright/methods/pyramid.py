@@ -2,8 +2,8 @@
 
 Every level looks at the moving image's features as the field of the coarser one has moved them, and improves on it: by matching
 over a small basis, whose distributions a layer makes a field of (`Compared`), or by the unrolled iterations of an optimiser
-with a learned regulariser, as VR-Net (`Proximal`) and GraDIRN (`Descent`) do. Encoder and levels are the same for all, so that
-what differs between them is how they smooth.
+with a learned regulariser, as VR-Net (`Proximal`) and GraDIRN (`Descent`) do. Encoder and levels are the same for all; what
+differs is how they smooth and, between comparison and the other two, which step along the features' slopes, what is smoothed.
 
 Reference: Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813; its pyramid is not known.
 """

@@ -29,7 +29,6 @@ COLOURS = ("#ffd23f", "#3fd0ff", "#ff6b6b", "#7dff7a", "#d68cff", "#ff9f45", "#8
 TITLES = ("fixed", "moving, before", "moved", "fixed | moved", "deformation", "log Jacobian (green: folds)")
 SCORE = "score (0 black, 1 white)"
 MOVING = "#ff3fd8"  # outlines of the moving labels
-AS_IS = {"parse_math": False}  # a $ in a name is no formula
 KEY = "outlines and landmarks: fixed solid and circles, moving dashed and crosses"
 COLUMN = 2.7  # inches, of a volume; a 2-D image has wider ones
 DOTS = 110  # an inch
@@ -106,8 +105,15 @@ def draw(picture: Picture, path: str | Path | IO[bytes], *, dots: int = DOTS) ->
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color="white", fontsize=11, pad=4)
     _colour_bar(figure, axes[0, -1], axes[-1, -1], limit)
-    figure.text(
-        0.25 / width, 1 - 0.08 / height, _plain(picture.title), color="white", fontsize=11, va="top", linespacing=1.3, **AS_IS
+    figure.text(  # a $ in a name is no formula
+        0.25 / width,
+        1 - 0.08 / height,
+        _plain(picture.title),
+        color="white",
+        fontsize=11,
+        va="top",
+        linespacing=1.3,
+        parse_math=False,
     )
     if picture.fixed_labels is not None or picture.fixed_points is not None:
         figure.text(1 - 0.1 / width, 1 - 0.08 / height, KEY, color="#999999", fontsize=8, va="top", ha="right")
@@ -120,7 +126,7 @@ def draw(picture: Picture, path: str | Path | IO[bytes], *, dots: int = DOTS) ->
         fontsize=11,
         va="top",
         weight="bold",
-        **AS_IS,
+        parse_math=False,
     )
     figure.savefig(path, format="png", dpi=dots, facecolor="black", metadata={"Software": None})
 
