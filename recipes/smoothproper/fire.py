@@ -1,9 +1,9 @@
 """The FIRE protocol with one's own copy of FIRE: `python recipes/smoothproper/fire.py --data FIRE --output FOLDER`.
 
 FIRE is the public folder with `Images` and `Ground Truth` in it; it is not part of this repository, and nothing was measured
-on it here. Every pair is `warpwright register --photograph fundus --initialise matching`, with `--models` also by each network in
-that folder. Prints the table of the protocol with the row of the identity, for the test split of the literature or all pairs;
-`errors.json` in the output folder holds every error, and what is there is not done again.
+on it here. Every pair is `warpwright register --photograph fundus --initialise matching`, with `--models` also by each
+network in that folder. Prints the table of the protocol with the row of the identity, for the test split of the literature
+or all pairs; `errors.json` in the output folder holds every error, and what is there is not done again.
 """
 
 from __future__ import annotations
