@@ -41,14 +41,12 @@ def test_ids_that_are_one_folder_on_some_disks_are_refused(first, second):
         check_work(named(first, "b", second))
 
 
-def test_all_missing_files_are_in_one_sentence_the_first_twenty_by_name(images):
+def test_all_missing_files_are_in_one_sentence_by_name(images):
     write_table(images / "pairs.csv", range(4, 29))
     with pytest.raises(BadInput) as caught:
         read_work(images / "pairs.csv", options(images))
     assert "'p4' (fixed fixed4.nii.gz, moving moving4.nii.gz" in str(caught.value)
-    assert "'p23'" in str(caught.value)
-    assert "'p24'" not in str(caught.value)
-    assert "and 5 more" in str(caught.value)
+    assert all(f"'p{k}' (" in str(caught.value) for k in range(4, 29))
 
 
 def test_an_id_that_is_there_twice_and_a_name_that_is_too_long_for_the_disk_are_refused(images):

@@ -307,8 +307,8 @@ def test_all_rows_that_point_nowhere_are_in_one_sentence(tmp_path: Path) -> None
     path = table(tmp_path, rows)
     for number in range(25):
         (tmp_path / f"k{number:02}.png").unlink()
-    named = ", ".join(f"'k{number:02}' (image k{number:02}.png)" for number in range(20))
-    expected = f"{path}: rows that point nowhere: {named}, and 5 more; expected files, relative to the table"
+    named = ", ".join(f"'k{number:02}' (image k{number:02}.png)" for number in range(25))
+    expected = f"{path}: rows that point nowhere: {named}; expected files, relative to the table"
     assert refusal(Data(manifest=path)) == expected
     (tmp_path / "l.png").unlink()
     assert "'k00' (image k00.png, labels l.png), 'k01'" in refusal(Data(manifest=path))

@@ -381,12 +381,13 @@ def _check_rows(table: Path, rows: Sequence[Mapping[str, str]], needed: Sequence
 
 
 def _check_files(table: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
+    """Refuse files that are not there, all by name, so that they can be looked for."""
     nowhere: list[str] = []
     for row in rows:
         bad = [f"{name} {row[name]}" for name in columns if row.get(name) and not os.path.exists(table.parent / row[name])]
         nowhere.extend([f"{row['id']!r} ({', '.join(bad)})"] if bad else [])
     if nowhere:
-        raise BadInput(f"{table}: rows that point nowhere: {first_of(nowhere)}; expected files, relative to the table")
+        raise BadInput(f"{table}: rows that point nowhere: {', '.join(nowhere)}; expected files, relative to the table")
 
 
 def _case(table: Path, row: Mapping[str, str], side: str = "") -> Case:
