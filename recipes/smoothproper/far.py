@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="where images and results go")
     parser.add_argument("--models", type=Path, help="folder of trained networks, which are scored too")
     parser.add_argument("--pairs", type=int, help="only so many, spread over all")
+    parser.add_argument("--side", type=int, default=999, help="pixels along the width of photographs and maps")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -84,7 +85,7 @@ def main() -> int:
 def compare(options: argparse.Namespace) -> None:
     """All ways on all pairs."""
     output = options.output / options.set
-    files = written(options.set, options.data, output / "images")
+    files = written(options.set, options.data, output / "images", options.side)
     files = files if options.pairs is None else files[:: max(1, len(files) // options.pairs)][: options.pairs]
     cases = [read_case(*each) for each in files]
     maps: dict[str, Transform] = {}
@@ -110,11 +111,11 @@ def compare(options: argparse.Namespace) -> None:
     draw(cases[0], maps, output / f"{options.set}.png")
 
 
-def written(name: str, data: Path, folder: Path) -> list[tuple[str, ...]]:
+def written(name: str, data: Path, folder: Path, side: int) -> list[tuple[str, ...]]:
     """Name, images, masks and points of every pair, made where they are missing."""
     if name == "lung":
         return [(f"motion {seed}", *map(str, write_lung_pair(data / "lung_ct_elastix", folder, seed))) for seed in SEEDS]
-    rows = write_fundus_pairs(data / "retina_chase", folder, "vessels" if name == "vessels" else "photograph", {"test": 999})
+    rows = write_fundus_pairs(data / "retina_chase", folder, "vessels" if name == "vessels" else "photograph", {"test": side})
     return [row[:-1] for row in rows]
 
 

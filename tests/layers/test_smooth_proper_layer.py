@@ -56,15 +56,21 @@ def test_gradients_of_other_paths(how: dict[str, Any], dim: int, generator: torc
 
 
 @BY_KIND
-def test_alphas_and_beta_are_learned(kind: Any, shape: tuple[int, ...], generator: torch.Generator) -> None:
+@pytest.mark.parametrize("part", ["learned", "learned_basis"])
+def test_alphas_beta_and_basis_are_learned(kind: Any, part: str, shape: tuple[int, ...], generator: torch.Generator) -> None:
     """They begin where the settings are, as factors of one; their gradients are differences of the result."""
     basis = Basis(reach=2)
     given = logits_of(evidence(generator, shape, basis)[0], basis)
     settings = {"iterations": 3, "q_step": kind, "last": 1.0}
-    fixed, layer = (SmoothProper(learned=learned, **settings).build(len(shape)).double() for learned in (False, True))
+    fixed, layer = (SmoothProper(**{part: learned}, **settings).build(len(shape)).double() for learned in (False, True))
     assert list(fixed.parameters()) == []
     learned = dict(layer.named_parameters())
-    assert {name: tuple(value.shape) for name, value in learned.items()} == {"log_alphas": (3,), "log_beta": ()}
+    axes = (len(shape),)
+    wanted = {
+        "learned": {"log_alphas": (3,), "log_beta": ()},
+        "learned_basis": {"log_stretch": axes, "log_exponent": axes},
+    }
+    assert {name: tuple(value.shape) for name, value in learned.items()} == wanted[part]
     weight = normal(generator, 1, len(shape), *shape)
 
     def loss() -> Tensor:
@@ -86,6 +92,25 @@ def test_alphas_and_beta_are_learned(kind: Any, shape: tuple[int, ...], generato
             slope = float(value.grad.view(-1)[k])
             assert abs(slope) > 1e-3, name
             assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-6), name
+
+
+def test_a_learned_basis_finds_displacements_that_the_grid_lacks(dim: int) -> None:
+    """Evidence for the neighbour of zero along one axis, which is to be 1.3 voxels off; zero and the other axes stay."""
+    basis = Basis(reach=2)
+    vectors = basis.vectors(dim)
+    wanted = torch.zeros(dim)
+    wanted[0] = 1.0
+    logits = torch.where((vectors == wanted).all(1), 20.0, 0.0).reshape(1, -1, *[1] * dim).expand(1, -1, *[4] * dim)
+    given = logits_of(logits.softmax(1), basis)
+    layer = SmoothProper(learned_basis=True).build(dim)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
+    for _ in range(150):
+        optimiser.zero_grad()
+        found = cast(Displacement, layer(given)).values
+        (found[:, 0] - 1.3).square().mean().backward()
+        optimiser.step()
+    assert float(found[:, 0].detach().mean()) == pytest.approx(1.3, abs=0.02)
+    assert float(found[:, 1:].detach().abs().max()) < 0.02
 
 
 @BY_KIND

@@ -50,6 +50,8 @@ class SmoothProper(LayerSettings):
         beta: weight of smoothness; the field is smooth over `sqrt(alpha beta)` voxels of the lattice.
         start: voxels of the lattice that the first field is smooth over, the mean of displacements weighted by confidence.
         learned: whether the alphas and beta are learned, from what is given here on.
+        learned_basis: whether the displacements of the basis are: along each axis they are stretched by a factor, and drawn
+            towards zero or away from it by an exponent. They begin as the network laid them out.
         q_step: "split" draws q towards v, "exact" minimises E in q, "kl" is "split" with the divergence of q from p in place
             of their squared distance.
         v_solver: "exact" minimises E in v, "gaussian" takes an average of as wide a reach.
@@ -65,6 +67,7 @@ class SmoothProper(LayerSettings):
     beta: float = 1.0
     start: float = 4.0
     learned: bool = False
+    learned_basis: bool = False
     q_step: QStep = "split"
     v_solver: Literal["exact", "gaussian"] = "exact"
     output: Literal["field", "expectation"] = "field"
@@ -79,7 +82,7 @@ class SmoothProper(LayerSettings):
             raise BadInput("SmoothProper learns its alphas and beta through the exact v_solver only, got gaussian")
 
     def build(self, dim: int) -> FieldLayer:
-        return Smoothing(self)
+        return Smoothing(self, dim)
 
     def alphas(self, reach: float, step: float) -> list[float]:
         """Alpha of every iteration, voxels squared.
@@ -221,14 +224,17 @@ def _distribution(kind: QStep, probability: Tensor, target: Tensor, basis: Tenso
 
 
 class Smoothing(FieldLayer):
-    """As `SmoothProper` says; what is learned are factors of the alphas and of beta, which begin at one."""
+    """As `SmoothProper` says; learned are factors of the alphas and of beta, factors and exponents of the basis, from one on."""
 
     name: ClassVar[str] = "smoothproper"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (BasisLogits,)
 
-    def __init__(self, settings: SmoothProper) -> None:
+    def __init__(self, settings: SmoothProper, dim: int) -> None:
         super().__init__()
         self.settings = settings
+        if settings.learned_basis:
+            self.log_stretch = nn.Parameter(torch.zeros(dim))
+            self.log_exponent = nn.Parameter(torch.zeros(dim))
         if settings.learned:
             self.log_alphas = nn.Parameter(torch.zeros(settings.iterations))
             self.log_beta = nn.Parameter(torch.zeros(()))
@@ -242,7 +248,7 @@ class Smoothing(FieldLayer):
             alphas, beta = alphas * self.log_alphas.exp().to(alphas), beta * self.log_beta.exp().to(beta)
         found = smooth_proper(
             logits.softmax(1),
-            given.vectors.to(logits),
+            self._basis(given).to(logits),
             alphas,
             beta,
             start=settings.start,
@@ -251,3 +257,11 @@ class Smoothing(FieldLayer):
         )
         values = found.field if settings.output == "field" else found.expectation
         return Displacement(values=values, shape=given.shape, factors=given.factors)
+
+    def _basis(self, given: BasisLogits) -> Tensor:
+        """(m, D) the displacements as they are now."""
+        if not self.settings.learned_basis:
+            return given.vectors
+        vectors, reach = given.vectors.to(self.log_stretch), given.basis.reach
+        along = (vectors.abs() / reach).clamp_min(torch.finfo(vectors.dtype).tiny)
+        return vectors * self.log_stretch.exp() * along ** (self.log_exponent.exp() - 1)
