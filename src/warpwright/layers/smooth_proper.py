@@ -224,7 +224,7 @@ def _distribution(kind: QStep, probability: Tensor, target: Tensor, basis: Tenso
 
 
 class Smoothing(FieldLayer):
-    """As `SmoothProper` says; learned are factors of the alphas and of beta, factors and exponents of the basis, from one on."""
+    """As `SmoothProper` says; learned are factors of alphas and beta, factors and exponents of the basis, from one on."""
 
     name: ClassVar[str] = "smoothproper"
     accepts: ClassVar[tuple[type[Estimate], ...]] = (BasisLogits,)
