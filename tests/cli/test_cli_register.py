@@ -65,10 +65,7 @@ def test_jacobian_is_of_the_full_map(registered):
 @pytest.mark.parametrize("name", [b"caf\xe9.nii.gz", rb"f$\x$ _a^.nii.gz"], ids=["no UTF-8", "mathematics"])
 def test_names_that_are_no_text_or_look_like_formulas(name, flat, tmp_path):
     fixed = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
-    try:
-        shutil.copy(flat.path("fixed.nii.gz"), fixed)
-    except OSError:
-        pytest.skip("this disk takes no such name")
+    shutil.copy(flat.path("fixed.nii.gz"), fixed)
     place = f"{fixed}-results"
     arguments = [fixed, flat.path("moving.nii.gz"), "--transform", "rigid", "--preset", "fast", "--output", place, "--report"]
     assert main(["register", *map(str, arguments)]) == 0

@@ -46,12 +46,13 @@ def write_derivatives(folder: Path, work: Work, states: Sequence[State]) -> None
     """
     assert work.rule is not None
     root = work.rule.folder
-    wanted = {name for names in bids_names(work) for name in _with_sidecars(names)}
-    given = {name for name in (read_small(folder / NAMES) or {}).get("names", []) if isinstance(name, str)}
+    every = bids_names(work)
+    wanted = {name for names in every for name in _with_sidecars(names)}
+    given = {name for name in read_small(folder / NAMES).get("names", []) if isinstance(name, str)}
     write_json(folder / NAMES, {"names": sorted(given | wanted)})
     _write_text(folder / IGNORE, "".join(f"{line}\n" for line in IGNORED))
     write_json(folder / DATASET, _description(folder, root))
-    for pair, state, names in zip(work.pairs, states, bids_names(work), strict=True):
+    for pair, state, names in zip(work.pairs, states, every, strict=True):
         for file, name in names.items():
             source, target = folder / pair.id / file, folder / name
             sidecar = folder / _sidecar_of(name)

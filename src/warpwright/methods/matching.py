@@ -19,7 +19,7 @@ from warpwright.geometry import Grid, identity_points
 from warpwright.layers import SmoothProper
 from warpwright.layers.simplex import confidence
 from warpwright.methods.levels import Carried, Level, level_size
-from warpwright.methods.patches import Measure, patch_costs
+from warpwright.methods.patches import Measure, patch_costs, places
 from warpwright.networks import Basis, BasisLogits, Displacement
 from warpwright.sampling import warp_covered
 from warpwright.transforms import compose
@@ -196,18 +196,15 @@ def _undecided(costs: Tensor, cover: Tensor, vectors: Tensor) -> None:
         cover: (1, 1, *S), 0 to 1, how far the moving image counts; nothing lies beyond its border.
         vectors: (m, D), whole voxels.
     """
-    shape, reach = tuple(cover.shape[2:]), int(vectors.abs().max())
+    shape = tuple(cover.shape[2:])
+    reach, there = places(vectors, shape)
     wide = F.pad(cover[:, 0], [reach] * 2 * len(shape))
-    places = [
-        (..., *(slice(reach + s, reach + s + n) for s, n in zip(vector, shape, strict=True)))
-        for vector in vectors.round().long().tolist()
-    ]
     total, seen = torch.zeros_like(costs[:, 0]), torch.zeros_like(costs[:, 0])
-    for k, place in enumerate(places):
+    for k, place in enumerate(there):
         total.addcmul_(costs[:, k], wide[place])
         seen += wide[place]
     mean = total / seen.clamp_min(1e-6)
-    for k, place in enumerate(places):
+    for k, place in enumerate(there):
         costs[:, k] = torch.lerp(mean, costs[:, k], wide[place])
 
 

@@ -6,6 +6,7 @@ Memory is that of what is returned, and a few images.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from warpwright.energies.similarity import descriptor
 from warpwright.geometry import spatial
 from warpwright.sampling import box_sum
 
-__all__ = ["Measure", "patch_costs"]
+__all__ = ["Measure", "patch_costs", "places"]
 
 Measure = Literal["squares", "correlation", "mind"]
 LEAST = 1e-4  # variance of intensities near [0, 1] below which a patch holds nothing
@@ -39,7 +40,8 @@ def patch_costs(fixed: Tensor, moving: Tensor, vectors: Tensor, *, radius: int =
     """
     if measure == "mind":
         fixed, moving, measure = descriptor(fixed), descriptor(moving), "squares"
-    shape, reach = spatial(fixed), int(vectors.abs().max())
+    shape = spatial(fixed)
+    reach, there_of = places(vectors, shape)
     around = [radius] * len(shape)
     inside = 1 / box_sum(torch.ones_like(fixed[:, :1]), around)
 
@@ -50,14 +52,29 @@ def patch_costs(fixed: Tensor, moving: Tensor, vectors: Tensor, *, radius: int =
     wide = F.pad(moving, [reach] * 2 * len(shape), mode="replicate")
     average, scale = _standard(fixed, mean)
     costs = fixed.new_empty(len(fixed), len(vectors), *shape)
-    for k, vector in enumerate(vectors.round().long().tolist()):
-        there = wide[(..., *(slice(reach + s, reach + s + n) for s, n in zip(vector, shape, strict=True)))]
+    for k, place in enumerate(there_of):
+        there = wide[place]
         if correlated:
             other, scale_there = _standard(there, mean)  # here, for at the border the patch is cut where the fixed image ends
             costs[:, k] = 1 - ((mean(fixed * there) - average * other) * scale * scale_there).mean(1)
         else:
             costs[:, k] = mean((fixed - there).square().mean(1, keepdim=True))[:, 0]
     return costs
+
+
+def places(vectors: Tensor, shape: tuple[int, ...]) -> tuple[int, list[tuple[EllipsisType | slice, ...]]]:
+    """Where each displacement leads, for images of a shape S padded by so many voxels on all sides.
+
+    Args:
+        vectors: (m, D), whole voxels.
+        shape: S.
+
+    Returns:
+        The number of voxels, and for each displacement what takes its (..., *S) out of the padded image.
+    """
+    reach = int(vectors.abs().max())
+    rows: list[list[int]] = vectors.round().long().tolist()
+    return reach, [(..., *(slice(reach + s, reach + s + n) for s, n in zip(row, shape, strict=True))) for row in rows]
 
 
 def _standard(image: Tensor, mean: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ TRANSFORMS = {
     "velocity": "Ashburner, NeuroImage 38 (2007), doi 10.1016/j.neuroimage.2007.07.007: stationary velocity fields",
     "bspline": "Rueckert et al., IEEE TMI 18 (1999), doi 10.1109/42.796284: free-form deformations",
 }
+MATCHING = "Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813: smooth fields by message passing"
 NETWORKS = {
     "VoxelMorph": "Balakrishnan et al., VoxelMorph, CVPR 2018, arXiv 1802.02604: the network",
     "VoxelMorphDiff": "Dalca et al., MICCAI 2018, arXiv 1805.04605: the network and its velocity",
@@ -27,9 +28,8 @@ NETWORKS = {
     "DIRNet": "de Vos et al., DIRNet, DLMIA 2017, arXiv 1704.06065: the network",
     "FCNSS": "Li and Fan, arXiv 1709.00799: the network",
     "DiffuseMorph": "Kim et al., DiffuseMorph, ECCV 2022, arXiv 2112.05149: the network",
-    "Pyramid": "Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813: smooth fields by message passing",
+    "Pyramid": MATCHING,
 }
-MATCHING = "Zhang et al., SmoothProper, IPMI 2025, arXiv 2506.10813: smooth fields by message passing"
 FEATURES = (
     "Jena et al., DIO, Medical Image Analysis 103 (2025), doi 10.1016/j.media.2025.103577: features that a solver registers"
 )
@@ -42,7 +42,7 @@ def references(record: Mapping[str, Any]) -> tuple[str, ...]:
     Args:
         record: what `result.json` holds.
     """
-    return tuple(_found(record))
+    return tuple(dict.fromkeys(_found(record)))
 
 
 def _found(record: Mapping[str, Any]) -> Iterator[str]:
