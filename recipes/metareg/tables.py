@@ -36,9 +36,11 @@ from warpwright.methods import Model, evaluating
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
 from warpwright.training.settings import Training
-from ways import PARTS, SWEPT, Run, at, changes, pairs_of, tested, tuned_like
+from ways import KEY, PARTS, SWEPT, Run, at, changes, pairs_of, tested, tuned_like
 
 HERE = Path(__file__).parent
+RIVALS = ("voxelmorph2", "ablated")
+FIGURES = ("asymmetry", "spectrum", "rank", "matrix", "width", "sum")
 Pair = tuple[Image, Image, Image, Image]
 
 
@@ -65,7 +67,7 @@ def main() -> int:
                     return 1
             found = [known(run, options.output) for run in PARTS[part]()]
             done = [run for run in found if run is not None and (options.output / run.name / "scores.json").exists()]
-            say(f"## {part}\n\n{table(done, options.output)}\n")
+            say(f"## {part}\n\n{table(done, options.output)}\n\n{kernel_table(done, options.output)}\n")
             if part == "sweep":
                 draw_sweep(done, options.output)
             else:
@@ -162,26 +164,37 @@ def estimated(model: Model, fixed: Image, moving: Image) -> torch.Tensor:
 def table(runs: Sequence[Run], output: Path) -> str:
     """A row for every way, weight and energy, seeds together, in Markdown.
 
-    The last column is against voxelmorph2 that learned from the same energy, with the same weight if there is such a run.
+    The last columns are against what learned from the same energy, with the same weight if there is such a run.
     """
-    rows = [
-        "| way | weight | learned | tested | Dice, % (sd; seeds) | det > 0, % | least det | ms a pair | against voxelmorph2 |"
-    ]
-    rows.append("|---|---|---|---|---|---|---|---|---|")
+    titles = ["way", "weight", "learned", "tested", "Dice, % (sd; seeds)", "det > 0, %", "least det", "ms a pair"]
+    titles += [f"against {rival}" for rival in RIVALS]
+    rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for energy, side in dict.fromkeys((energy, run.side) for run in runs for energy in tested(run.side)):
         still = scores(None, pairs(output, pairs_of(energy, side), "test"))
         rows.append(
-            f"| as it lies | | | {energy} | {100 * fmean(still['dice']):.2f} ({100 * stdev(still['dice']):.2f}) | | | | |"
+            f"| as it lies | | | {energy} | {100 * fmean(still['dice']):.2f} ({100 * stdev(still['dice']):.2f}) | | | | | |"
         )
     groups = dict.fromkeys((run.way, run.weight, run.energy) for run in runs)
     for way, weight, energy in groups:
         alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
-        for test in tested(alike[0].side) if len(alike) > 1 or way not in ("voxelmorph2", "ablated", "metareg") else [energy]:
+        for test in tested(alike[0].side) if len(alike) > 1 or way not in KEY else [energy]:
             each = {run.seed: read(run, output)[test] for run in alike}
-            rivals = [run for run in runs if run.way == "voxelmorph2" and run.energy == energy]
-            base = {run.seed: read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals}
-            against = "" if way == "voxelmorph2" or not base else difference(each, base)
-            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(list(each.values()))} | {against} |")
+            against: list[str] = []
+            for rival in RIVALS:
+                rivals = [run for run in runs if run.way == rival and run.energy == energy]
+                base = {run.seed: read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals}
+                against.append("" if way in (rival, RIVALS[0]) or not base else difference(each, base))
+            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(list(each.values()))} | {' | '.join(against)} |")
+    return "\n".join(rows)
+
+
+def kernel_table(runs: Sequence[Run], output: Path) -> str:
+    """Figures of the kernels that were learned, a row for every run, in Markdown."""
+    rows = [f"| kernels of | weight | learned | seed | {' | '.join(FIGURES)} |", "|---" * (4 + len(FIGURES)) + "|"]
+    for run in runs:
+        for figures in read(run, output)["kernel"]:
+            cells = " | ".join(f"{figures[f'kernel_{name}']:.3f}" for name in FIGURES)
+            rows.append(f"| {run.way} | {run.weight:g} | {run.energy} | {run.seed} | {cells} |")
     return "\n".join(rows)
 
 
@@ -201,7 +214,7 @@ def line(each: Sequence[dict[str, list[float]]]) -> str:
 
 
 def difference(one: Mapping[int, dict[str, list[float]]], other: Mapping[int, dict[str, list[float]]]) -> str:
-    """Mean difference of Dice over the seeds that both have, interval over pairs, range over seeds, p paired and unpaired."""
+    """Mean difference of Dice over the seeds that both have, 95 % intervals over pairs and seeds, p paired and unpaired."""
     shared = sorted(set(one) & set(other))
     mine, theirs = (
         [100 * fmean(values) for values in zip(*(runs[seed]["dice"] for seed in shared), strict=True)] for runs in (one, other)
@@ -209,7 +222,10 @@ def difference(one: Mapping[int, dict[str, list[float]]], other: Mapping[int, di
     apart = [a - b for a, b in zip(mine, theirs, strict=True)]
     low, high = bootstrap_interval(apart)
     by_seed = [100 * (fmean(one[seed]["dice"]) - fmean(other[seed]["dice"])) for seed in shared]
-    seeds = f"; seeds {min(by_seed):+.2f} to {max(by_seed):+.2f}" if len(by_seed) > 1 else ""
+    seeds = ""
+    if len(by_seed) > 1:
+        half = stats.t.ppf(0.975, len(by_seed) - 1) * stdev(by_seed) / len(by_seed) ** 0.5
+        seeds = f"; over seeds {fmean(by_seed) - half:+.2f} to {fmean(by_seed) + half:+.2f}"
     paired, unpaired = stats.ttest_rel(mine, theirs).pvalue, stats.ttest_ind(mine, theirs).pvalue
     return f"{fmean(apart):+.2f} ({low:+.2f} to {high:+.2f}{seeds}), p {paired:.1g}, unpaired {unpaired:.1g}"
 

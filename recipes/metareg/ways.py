@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["PARTS", "WAYS", "Run", "changes", "pairs_of", "tested"]
+__all__ = ["KEY", "PARTS", "WAYS", "Run", "changes", "pairs_of", "tested"]
 
 Table = dict[str, Any]
 
@@ -21,10 +21,15 @@ def smoothed(**settings: Any) -> Table:
     return {"network": LEARNED_UP, "layers": [{"kind": "kernelsmoothing", **settings}, {"kind": "fullsize"}]}
 
 
-def printed(symmetry: float, positivity: float) -> Table:
+def printed(symmetry: float, positivity: float, **settings: Any) -> Table:
     """Equation 12 with rho1 and rho2."""
-    penalty = {"group": "eq12", "by": "linear", "symmetry": symmetry, "positivity": positivity}
-    return smoothed(form="free", taps=7, penalty=penalty)
+    penalty = {"group": "eq12", "by": "linear", "symmetry": symmetry, "positivity": positivity, "rank": 0.0}
+    return smoothed(form="free", taps=25, penalty=penalty, **settings)
+
+
+def positive(weight: float) -> Table:
+    """The key kernel, its spectrum held above zero."""
+    return smoothed(form="separable", taps=25, penalty={"symmetry": 0.0, "positivity": weight, "by": "spectral"})
 
 
 WAYS: dict[str, Table] = {  # changes of the table `model`
@@ -34,17 +39,21 @@ WAYS: dict[str, Table] = {  # changes of the table `model`
     "voxelmorph1": {"network": {"form": "vm1"}},
     "dirnet": {"network": {"kind": "dirnet"}, "layers": [{"kind": "splinefield"}, {"kind": "fullsize"}]},
     "fcnss": {"network": {"kind": "fcnss"}},
-    "free_7": smoothed(form="free", taps=7, penalty={}),  # the paper's 13 taps on images of half its size
-    "free_7_no_penalty": smoothed(form="free", taps=7),
-    "free_7_delta": smoothed(form="free", taps=7, start="delta", penalty={}),
-    "separable_7": smoothed(form="separable", taps=7),
+    "separable_7": smoothed(form="separable", taps=7),  # the paper's 13 taps on images of half its size
     "separable_13": smoothed(form="separable", taps=13),
+    "separable_37": smoothed(form="separable", taps=37),
+    "positive_1": positive(1.0),
+    "positive_10": positive(10.0),
     "autocorrelation_25": smoothed(form="autocorrelation", taps=25),
     "gaussian_25": smoothed(form="gaussian", taps=25, shared=True),
-    "uut_13": smoothed(form="uut", taps=13, penalty={"group": "eq12"}),
+    "free_25": smoothed(form="free", taps=25, penalty={}),
+    "free_25_no_penalty": smoothed(form="free", taps=25),
+    "free_25_delta": smoothed(form="free", taps=25, start="delta", penalty={}),
+    "uut_25": smoothed(form="uut", taps=25, penalty={"group": "eq12"}),
     "metareg_49": smoothed(form="separable", taps=49),  # reaches as far on 256 x 256 voxels
 }
 WAYS |= {f"eq12_{one:g}_{two:g}": printed(one, two) for one in (0.1, 1.0, 10.0) for two in (1e-5, 1e-3, 1e-1)}
+WAYS["eq12_unnormalised"] = printed(1.0, 1e-3, normalised=False)
 
 
 def pairs_of(energy: str, side: int) -> str:

@@ -94,7 +94,8 @@ def test_autocorrelations_are_all_that_a_kernel_should_be(groups: tuple[int, ...
     assert found["imaginary"] < 1e-12
     assert found["rank"] < 1e-7
     assert found["spectrum"] > -1e-12
-    assert found["anisotropy"] > 0.05  # only a Gaussian is round
+    if max(groups) == 0:
+        assert found["anisotropy"] > 0.05  # only a Gaussian is round
     if groups == (0, 0):
         assert found["matrix"] > -1e-12
     assert isinstance(kernel, Autocorrelation)

@@ -96,7 +96,6 @@ def figures(kernel: np.ndarray, groups: Groups) -> dict[str, float]:
     planes = [kernel] if dim == 2 else [np.take(kernel, m // 2, axis) for axis in range(3)]
     out = {
         "asymmetry": np.linalg.norm(kernel - mean_over_symmetries(kernel, groups)) / size,
-        "anisotropy": np.linalg.norm(kernel - rings) / size,
         "spectrum": found.real.min() / abs(found).max(),
         "imaginary": abs(found.imag).max() / abs(found).max(),
         "rank": max(np.sqrt(max(e[-2], 0) / e[-1]) for e in energies),
@@ -105,7 +104,9 @@ def figures(kernel: np.ndarray, groups: Groups) -> dict[str, float]:
         "trace": np.mean([sum(plane[i, i] for i in range(m)) for plane in planes]),
         "cross_trace": np.mean([sum(plane[i, m - 1 - i] for i in range(m)) for plane in planes]),
     }
-    if dim == 2:
+    if max(groups) == 0:
+        out["anisotropy"] = np.linalg.norm(kernel - rings) / size
+    if dim == 2 and max(groups) == 0:
         values = np.linalg.eigvals((kernel + kernel.T) / 2).real
         out["matrix"] = values.min() / abs(values).max()
     return out
@@ -115,6 +116,14 @@ def figures(kernel: np.ndarray, groups: Groups) -> dict[str, float]:
 def test_figures_are_those_of_sums_over_taps(name: str, groups: Groups) -> None:
     kernel = of(name, groups)
     assert diagnostics(one(kernel), groups) == pytest.approx(figures(kernel, groups), abs=1e-7, rel=1e-7)
+
+
+def test_a_width_is_one_of_space_and_not_of_taps() -> None:
+    """Gaussians as wide in space along an axis of coarse taps as along one of fine taps."""
+    lines = [torch.exp(-0.5 * ((torch.arange(41) - 20.0) * size / 3) ** 2) for size in (1.0, 2.5)]
+    found = diagnostics(torch.outer(*lines)[None], (0, 1), (1.0, 2.5))
+    assert found["width"] == pytest.approx(3 * 2**0.5, rel=1e-5)
+    assert {"anisotropy", "matrix"}.isdisjoint(found)
 
 
 @pytest.mark.parametrize(

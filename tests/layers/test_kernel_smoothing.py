@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -180,7 +181,8 @@ EQ12 = KernelPenalty(group="eq12")
         ({"taps": 4}, 2, "a smoothing kernel needs an odd number of taps, at least 1, got 4"),
         ({"taps": 0}, 2, "a smoothing kernel needs an odd number of taps, at least 1, got 0"),
         ({"taps": -3}, 2, "a smoothing kernel needs an odd number of taps, at least 1, got -3"),
-        ({"spacing": (1.0, 0.0)}, 2, r"needs a spacing above 0 along each axis, got \(1.0, 0.0\)"),
+        ({"spacing": (1.0, 0.0)}, 2, r"needs a finite spacing above 0 along each axis, got \(1.0, 0.0\)"),
+        ({"spacing": (1.0, math.inf)}, 2, r"needs a finite spacing above 0 along each axis, got \(1.0, inf\)"),
         ({"form": "gaussian", "start": "delta"}, 2, "of the form gaussian has a width to learn"),
         ({"spacing": (1.0, 2.0)}, 3, r"a smoothing kernel of 3 axes needs a spacing for each, got \(1.0, 2.0\)"),
         ({"form": "uut"}, 3, "the form uut is for kernels of 2 axes with equal spacing, got 3 axes"),
@@ -240,5 +242,5 @@ def test_a_kernel_that_sums_to_zero_is_named() -> None:
 
 
 def test_an_empty_spacing_is_refused() -> None:
-    with pytest.raises(BadInput, match="a spacing above 0 along each axis"):
+    with pytest.raises(BadInput, match="a finite spacing above 0 along each axis"):
         KernelSmoothing(spacing=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -15,17 +16,20 @@ from warpwright.energies.losses import Images, Smoothness
 from warpwright.energies.pairs import PairBatch
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
-from warpwright.layers import FullSize, Integrate, KernelPenalty, KernelSmoothing, SmoothingKernel
+from warpwright.layers import AnyLayer, FullSize, Integrate, KernelPenalty, KernelSmoothing, SmoothingKernel, SplineField
 from warpwright.layers.kernel_forms import Free
 from warpwright.layers.kernel_properties import asymmetry, negative_spectrum, spread_of_rank, traces
 from warpwright.methods import Losses, Model, ModelSettings, batch_loss
+from warpwright.methods.implicit import Implicit
 from warpwright.methods.multistep import AnyNetwork, AtScale, Direct, TwoStep
-from warpwright.networks import Estimate, Velocity, VoxelMorph
+from warpwright.methods.pyramid import Pyramid
+from warpwright.networks import FCNSS, DIRNet, Estimate, Velocity, VoxelMorph
 from warpwright.networks.voxelmorph import Upsampling
 from warpwright.transforms import Preparation
 
 Positivity = Literal["linear", "hinge", "spectral"]
 FREE = KernelSmoothing(form="free", taps=3, penalty=KernelPenalty())
+MM = Preparation(spacing=(1.0, 1.0, 1.0))
 
 
 def weights(layer: SmoothingKernel) -> nn.Parameter:
@@ -53,7 +57,7 @@ def test_a_penalty_is_its_weighted_parts_of_all_components(by: Positivity, dim: 
     expected = 0.3 * asymmetry(kernels, groups).sum() + 2 * negative[by] + 0.7 * spread_of_rank(kernels).sum()
     assert found.shape == ()
     assert found.item() == pytest.approx(expected.item())
-    assert KernelPenalty(symmetry=0, positivity=0).of(kernels, groups).item() == 0
+    assert KernelPenalty(symmetry=0, positivity=0, rank=0).of(kernels, groups).item() == 0
 
 
 def test_the_trace_as_printed_has_no_bound_below_and_others_have() -> None:
@@ -61,27 +65,27 @@ def test_the_trace_as_printed_has_no_bound_below_and_others_have() -> None:
     kernel, scales = (torch.outer(line, line) / line.sum() ** 2)[None], (1, 10, 1e3, 1e6)
 
     def of(by: Positivity) -> list[float]:
-        return [KernelPenalty(group="eq12", positivity=1e-3, by=by).of(s * kernel, (0, 0)).item() for s in scales]
+        return [KernelPenalty(group="eq12", positivity=1e-3, by=by, rank=0).of(s * kernel, (0, 0)).item() for s in scales]
 
     assert of("linear") == pytest.approx([-0.000283 * s for s in scales], rel=2e-3)
     assert of("hinge") == pytest.approx([0, 0, 0, 0], abs=1e-12)
     assert min(of("spectral")) >= 0
-    turned = KernelPenalty(symmetry=0, positivity=2, by="hinge").of(-kernel, (0, 0)).item()
+    turned = KernelPenalty(symmetry=0, positivity=2, by="hinge", rank=0).of(-kernel, (0, 0)).item()
     assert turned == pytest.approx(2 * traces(kernel).sum().item())
     assert turned > 0
 
 
 @pytest.mark.parametrize("name", ["symmetry", "positivity", "rank"])
-def test_a_negative_weight_is_refused(name: str) -> None:
-    weights: dict[str, Any] = {name: -1.0}
-    with pytest.raises(BadInput, match=f"weights of a kernel's penalty must be at least 0, got .*{name}=-1"):
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_weight_that_cannot_be_is_refused(name: str, weight: float) -> None:
+    weights: dict[str, Any] = {name: weight}
+    with pytest.raises(BadInput, match=f"weights of a kernel's penalty must be at least 0 and finite, got .*{name}={weight}"):
         KernelPenalty(**weights)
 
 
 @pytest.mark.parametrize("normalised", [True, False])
 def test_descent_makes_a_free_kernel_one_that_is_accepted(normalised: bool, dim: int, generator: torch.Generator) -> None:
-    wanted = KernelPenalty(positivity=1.0, rank=0.1)
-    layer = KernelSmoothing(form="free", taps=5, normalised=normalised, penalty=wanted).build(dim).double()
+    layer = KernelSmoothing(form="free", taps=5, normalised=normalised, penalty=KernelPenalty()).build(dim).double()
     weights(layer).data += 0.02 * normal(generator, dim, *(5,) * dim)
     before = layer.figures()
     assert before["kernel_asymmetry"] > 0.2
@@ -192,6 +196,44 @@ def test_the_spacing_of_the_preparation_reaches_layers(spacing: tuple[float, ...
     (own,) = kernels(model(replace(separable, spacing=(1.0,) * len(spacing)), spacing=spacing))
     assert own.groups == (0,) * len(spacing)
     assert kernels(model(separable))[0].groups == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("network", "after"),
+    [
+        (DIRNet(spacing=8, kernels=4), (SplineField(), FullSize())),
+        (FCNSS(), (FullSize(),)),
+        (VoxelMorph(form="vm2", field="displacement", scale=0.25), (FullSize(),)),
+    ],
+)
+def test_a_kernel_learns_behind_any_estimator(
+    network: AnyNetwork, after: tuple[AnyLayer, ...], dim: int, generator: torch.Generator
+) -> None:
+    torch.manual_seed(1)
+    layers = (KernelSmoothing(taps=3), *after)
+    of = Model(ModelSettings(dim=dim, network=network, layers=layers, loss=(Images(similarity=MSE()),), directions="forward"))
+    for name, parameter in of.named_parameters():
+        if "head" in name:
+            nn.init.normal_(parameter, std=0.3)
+    images = torch.rand(2, 2, 1, *(21, 18, 19)[:dim], generator=generator)
+    batch_loss(of, PairBatch(fixed=images[0], moving=images[1], spacing=(1.0,) * dim)).total.mean().backward()
+    (layer,) = kernels(of)
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in layer.parameters())
+
+
+def step_of_its_own(which: str) -> AnyNetwork:
+    one = Direct(network=VoxelMorph(scale=0.1), layers=(Integrate(), FullSize()))
+    return {"implicit": Implicit(), "pyramid": Pyramid(), "direct": one, "twostep": TwoStep(first=one, second=one)}[which]
+
+
+@pytest.mark.parametrize("which", ["implicit", "pyramid", "direct", "twostep"])
+def test_a_kernel_that_nothing_would_pass_through_is_refused(which: str) -> None:
+    network = step_of_its_own(which)
+    with pytest.raises(BadInput, match=f"the network {which} gives its displacement itself: expected no layers of the model"):
+        ModelSettings(network=network, layers=(KernelSmoothing(), FullSize()))
+    assert ModelSettings(network=network, layers=()).layers == ()
+    mixed = TwoStep(first=network, second=VoxelMorph(scale=0.1))
+    assert len(kernels(Model(ModelSettings(network=mixed, layers=(KernelSmoothing(), FullSize()), preparation=MM)))) == 1
 
 
 # ------------------------------------------------------------------------------------------------- the network before it

@@ -133,7 +133,7 @@ LAYERS = (
     WeightedGaussian(sigma=2.0),
     MeanField(),
     SmoothProper(iterations=3, first=2.0, learned=True, q_step="kl", output="expectation"),
-    KernelSmoothing(form="free", taps=5, spacing=(1.0, 1.0, 2.0), penalty=KernelPenalty(group="eq12", by="hinge", rank=0.1)),
+    KernelSmoothing(form="free", taps=5, spacing=(1.0, 1.0, 2.0), penalty=KernelPenalty(group="eq12", by="hinge", rank=0.2)),
 )
 SIMILARITIES = (
     LNCC(radius=3),

@@ -96,6 +96,18 @@ def test_kernels_are_watched_and_drawn(tables, tmp_path: Path) -> None:
         assert picture.height > picture.width  # a row for each of four kernels
 
 
+def test_kernels_are_watched_without_validation_pairs(tables, tmp_path: Path) -> None:
+    table = tables[2].with_name("unwatched.csv")
+    table.write_text("".join(row for row in tables[2].read_text().splitlines(keepends=True) if "validation" not in row))
+    plain = tiny(table, 2, log_every=2)
+    layers = (KernelSmoothing(taps=3), *plain.model.layers)
+    train(with_model(plain, layers=layers), tmp_path / "run")
+    rows = lines(tmp_path / "run")
+    assert [row["kind"] for row in rows] == ["train"] * 2
+    assert all(row["kernel_sum"] == pytest.approx(1) and row["kernel_width"] > 0 for row in rows)
+    assert [p.name for p in (tmp_path / "run" / "pictures").iterdir()] == ["0000004-kernels.png"]
+
+
 def test_settings_that_are_left(finished):
     training, output = finished
     assert from_mapping(Training, json.loads((output / "training.json").read_text())) == training

@@ -10,7 +10,7 @@ kernels of sum 1 neither. Both are here as printed, beside what the text means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, groupby, permutations, product
 
 import torch
@@ -96,40 +96,42 @@ def spread_of_rank(kernels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def diagnostics(kernels: Tensor, groups: Groups) -> dict[str, float]:
+def diagnostics(kernels: Tensor, groups: Groups, sizes: Sequence[float] | None = None) -> dict[str, float]:
     """Figures of the kernels, each the worst of all; of a kernel that is as it should be they are those in brackets.
 
     Args:
         kernels: (C, *m).
         groups: which axes may be swapped.
+        sizes: of a tap along each axis, in those of the finest one; None for taps that are cubes.
 
     Returns:
         `asymmetry`, distance from the mean over all symmetries, a share of the norm (0; below 0.05 is accepted). `anisotropy`,
-        the same from the mean over taps at one distance, counted in taps (0 for a function of the radius). `matrix`, smallest
-        eigenvalue of the symmetric part over the largest (>= 0), of kernels with two axes. `spectrum`, smallest real part over
-        the largest absolute value (>= 0; above -0.02 is accepted). `imaginary`, largest imaginary part, likewise (0). `rank`,
-        second singular value over the first, of the unfoldings (0; below 0.1 is accepted). `width`, `sqrt(sum r^2 K / sum K)`
-        in taps, the smallest: a kernel of width 0 does nothing. `sum`, `trace` and `cross_trace`, means.
+        the same from the mean over taps at one distance (0 for a function of the radius), and `matrix`, smallest eigenvalue of
+        the symmetric part over the largest (>= 0), of kernels with two axes; both only where all axes are of one group.
+        `spectrum`, smallest real part over the largest absolute value (>= 0; above -0.02 is accepted). `imaginary`, largest
+        imaginary part, likewise (0). `rank`, second singular value over the first, of the unfoldings (0; below 0.1 is
+        accepted). `width`, `sqrt(sum r^2 K / sum K)` in finest taps, the smallest: a kernel of width 0 does nothing. `sum`,
+        `trace` and `cross_trace`, means.
     """
     kernels = kernels.detach().double().cpu()
     norm = kernels.flatten(1).norm(dim=1)
     mean = torch.stack(list(_symmetries(kernels, groups))).mean(0)
-    distances = _squared_radii(kernels)
-    round_ = torch.stack([_class_means(kernel, distances) for kernel in kernels])
     found = spectrum(kernels)
     largest = found.abs().flatten(1).amax(1)
     values = {
         "asymmetry": ((kernels - mean).flatten(1).norm(dim=1) / norm).max(),
-        "anisotropy": ((kernels - round_).flatten(1).norm(dim=1) / norm).max(),
         "spectrum": (found.real.flatten(1).amin(1) / largest).min(),
         "imaginary": (found.imag.abs().flatten(1).amax(1) / largest).max(),
         "rank": max(_second(kernels.movedim(axis, 1).flatten(2)) for axis in range(1, kernels.ndim)),
-        "width": _widths(kernels, distances).min(),
+        "width": _widths(kernels, sizes or (1.0,) * len(groups)).min(),
         "sum": kernels.flatten(1).sum(1).mean(),
         "trace": traces(kernels)[:, 0::2].mean(),
         "cross_trace": traces(kernels)[:, 1::2].mean(),
     }
-    if kernels.ndim == 3:
+    if max(groups) == 0:
+        round_ = torch.stack([_class_means(kernel, _squared_radii(kernels)) for kernel in kernels])
+        values["anisotropy"] = ((kernels - round_).flatten(1).norm(dim=1) / norm).max()
+    if kernels.ndim == 3 and max(groups) == 0:
         eigenvalues = torch.linalg.eigvalsh((kernels + kernels.transpose(1, 2)) / 2)
         values["matrix"] = (eigenvalues.amin(1) / eigenvalues.abs().amax(1)).min()
     return {name: float(value) for name, value in values.items()}
@@ -146,9 +148,10 @@ def _symmetries(kernels: Tensor, groups: Groups) -> Iterator[Tensor]:
             yield turned.flip([axis + 1 for axis, yes in enumerate(mirrored) if yes])
 
 
-def _squared_radii(kernels: Tensor) -> Tensor:
-    """Squared distance of every tap from the middle one, taps: (*m) whole numbers."""
-    lines = [torch.arange(m) - m // 2 for m in kernels.shape[1:]]
+def _squared_radii(kernels: Tensor, sizes: Sequence[float] | None = None) -> Tensor:
+    """Squared distance of every tap from the middle one, (*m); whole numbers where taps are cubes of size 1."""
+    shape = kernels.shape[1:]
+    lines = [(torch.arange(m) - m // 2) * size for m, size in zip(shape, sizes or (1,) * len(shape), strict=True)]
     return torch.stack(torch.meshgrid(*lines, indexing="ij")).square().sum(0)
 
 
@@ -165,6 +168,7 @@ def _second(unfolded: Tensor) -> float:
     return float((values[:, 1] / values[:, 0]).max())
 
 
-def _widths(kernels: Tensor, distances: Tensor) -> Tensor:
+def _widths(kernels: Tensor, sizes: Sequence[float]) -> Tensor:
     """(C,), 0 where weights at a distance cancel."""
+    distances = _squared_radii(kernels, sizes)
     return ((kernels * distances).flatten(1).sum(1) / kernels.flatten(1).sum(1)).clamp_min(0).sqrt()

@@ -11,6 +11,7 @@ bias, the start, sum 1. Its kernel is the form "free" with 13 taps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
@@ -57,18 +58,18 @@ class KernelPenalty:
         rank: weight of the share of the kernel that is no product.
 
     Raises:
-        BadInput: a weight is negative.
+        BadInput: a weight is negative or not finite.
     """
 
     symmetry: float = 1.0
     group: Literal["eq12", "full"] = "full"
-    positivity: float = 1e-2
+    positivity: float = 1.0
     by: Literal["linear", "hinge", "spectral"] = "spectral"
-    rank: float = 0.0
+    rank: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.symmetry, self.positivity, self.rank) < 0:
-            raise BadInput(f"weights of a kernel's penalty must be at least 0, got {self}")
+        if not all(0 <= weight < math.inf for weight in (self.symmetry, self.positivity, self.rank)):
+            raise BadInput(f"weights of a kernel's penalty must be at least 0 and finite, got {self}")
 
     def of(self, kernels: Tensor, groups: tuple[int, ...]) -> Tensor:
         """The penalty of kernels (C, *m), ()."""
@@ -109,7 +110,7 @@ class KernelSmoothing(LayerSettings):
         penalty: what keeps the kernel a kernel; forms that are products need none.
 
     Raises:
-        BadInput: the taps are even or not positive, or the spacing is not positive.
+        BadInput: the taps are even or not positive, or the spacing is not positive and finite.
     """
 
     form: Form = "separable"
@@ -124,8 +125,8 @@ class KernelSmoothing(LayerSettings):
     def __post_init__(self) -> None:
         if self.taps < 1 or self.taps % 2 == 0:
             raise BadInput(f"a smoothing kernel needs an odd number of taps, at least 1, got {self.taps}")
-        if self.spacing is not None and not min(self.spacing, default=0) > 0:
-            raise BadInput(f"a smoothing kernel needs a spacing above 0 along each axis, got {self.spacing}")
+        if self.spacing is not None and not (self.spacing and all(0 < s < math.inf for s in self.spacing)):
+            raise BadInput(f"a smoothing kernel needs a finite spacing above 0 along each axis, got {self.spacing}")
         if self.form == "gaussian" and self.start == "delta":
             raise BadInput("a smoothing kernel of the form gaussian has a width to learn: expected start = 'gaussian'")
 
@@ -152,6 +153,7 @@ class SmoothingKernel(FieldLayer):
         if len(spacing) != dim:
             raise BadInput(f"a smoothing kernel of {dim} axes needs a spacing for each, got {spacing}")
         self.settings, self.dim, self.groups = settings, dim, alike(spacing)
+        self.sizes = tuple(s / min(spacing) for s in spacing)
         if settings.form == "uut" and (dim != 2 or max(self.groups)):
             raise BadInput(f"the form uut is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
         printed = settings.penalty is not None and settings.penalty.symmetry and settings.penalty.group == "eq12"
@@ -186,7 +188,7 @@ class SmoothingKernel(FieldLayer):
     def figures(self) -> dict[str, float]:
         if not bool(self.kernels().isfinite().all()):
             raise Failed(f"a kernel of the layer {self.name} is not finite: its taps sum to zero")
-        return {f"kernel_{name}": value for name, value in diagnostics(self.kernels(), self.groups).items()}
+        return {f"kernel_{name}": value for name, value in diagnostics(self.kernels(), self.groups, self.sizes).items()}
 
     def _scaled(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Kernels or their lines as they are applied."""

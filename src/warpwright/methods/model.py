@@ -13,7 +13,7 @@ from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
 from warpwright.layers import AnyLayer, FullSize, Integrate
-from warpwright.methods.multistep import AnyNetwork, build_step, sized
+from warpwright.methods.multistep import AnyNetwork, build_step, layered, sized
 from warpwright.networks import VoxelMorph
 from warpwright.transforms import Preparation
 
@@ -35,7 +35,7 @@ class ModelSettings:
 
     Raises:
         BadInput: the images have neither 2 nor 3 axes, or no channel; the preparation is for another number of axes; the loss
-            has no term.
+            has no term; there are layers, and nothing in the network that they could follow.
     """
 
     dim: int = 3
@@ -52,6 +52,10 @@ class ModelSettings:
         for name, given in (("spacing", self.preparation.spacing), ("shape", self.preparation.shape)):
             if given is not None and len(given) != self.dim:
                 raise BadInput(f"the preparation's {name} has {len(given)} axes, the model {self.dim}: expected as many")
+        if self.layers not in ((), type(self).layers) and not layered(self.network):
+            name = type(self.network).__name__.lower()
+            found = f"the network {name} gives its displacement itself: expected no layers of the model"
+            raise BadInput(f"{found}, got {self.layers}")
         if not self.loss:
             raise BadInput("a model needs at least one term in its loss")
 

@@ -35,6 +35,7 @@ __all__ = [
     "SymmetricTwoStep",
     "TwoStep",
     "build_step",
+    "layered",
     "sized",
     "stage_1",
 ]
@@ -134,6 +135,15 @@ def sized(network: AnyNetwork) -> bool:
     if isinstance(network, (Antisymmetric, AtScale, Direct)):
         return sized(network.network)
     return not isinstance(network, (Implicit, Pyramid)) and network.sized
+
+
+def layered(network: AnyNetwork) -> bool:
+    """Whether any estimator of a network is followed by the layers that a model names for all."""
+    if isinstance(network, (SymmetricTwoStep, TwoStep)):
+        return layered(network.first) or layered(network.second)
+    if isinstance(network, AtScale):
+        return layered(network.network)
+    return not isinstance(network, (Direct, Implicit, Pyramid))
 
 
 def build_step(

@@ -72,5 +72,6 @@ def draw_kernels(model: Model, path: Path, title: str) -> None:
             axis.set(xticks=[], yticks=[])
             figure.colorbar(shown, ax=axis)
     figure.suptitle(title, parse_math=False)
+    path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90)

@@ -251,12 +251,15 @@ class _Run:
         last, figures = step == self.training.steps, {}
         if step % self.training.log_every == 0 or last:
             means = {n: sum(r[n] for r in self.recent) / len(self.recent) for n in self.recent[0]}
-            self._tell(journal, "train", step, means)
+            own = {} if self.watched else layer_figures(self.scheme.kept)  # else they stand with the validation's
+            self._tell(journal, "train", step, means | own)
             self.recent.clear()
         if self.watched and (step % self.training.validation.every == 0 or last):
             figures = self._validate(journal, step)
         if last and self.best is None:
             self._write_model(step, figures)
+        if last and not self.watched:
+            draw_kernels(self.scheme.kept, self.output / PICTURES / f"{step:07d}-kernels.png", f"step {step}")
 
     def step(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
         """One update, its noise drawn from a generator that depends on the seed, the step and the process alone."""
