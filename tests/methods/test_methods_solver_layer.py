@@ -216,7 +216,9 @@ class Flagged(nn.Module):
         super().__init__()
         self.failed = torch.tensor(failed)
 
-    def forward(self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], levels: int | None) -> Solved:
+    def forward(
+        self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], levels: int | None, prompts: None
+    ) -> Solved:
         total = sum(f.mean() for f in (*fixed.levels, *moving.levels))
         field = torch.as_tensor(total) * torch.ones(2, 2, *grids[0].shape)
         return Solved(displacements=(field,), solutions=(), failed=self.failed)

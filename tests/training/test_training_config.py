@@ -51,8 +51,10 @@ from warpwright.methods import (
     Proximal,
     Pyramid,
     SymmetricTwoStep,
+    Told,
     TwoStep,
 )
+from warpwright.methods.multistep import layered
 from warpwright.networks import (
     FCNSS,
     AffineNet,
@@ -108,6 +110,7 @@ NETWORKS = (
         steps=(3, 2),
         adjoint=Krylov(steps=2),
         one_sided=True,
+        told=Told(labels=(1, 2), chance=0.25),
     ),
     Antisymmetric(network=VoxelMorph()),
     Direct(network=AffineNet(), layers=(LinearField(),)),
@@ -197,7 +200,7 @@ def rich(**changes: Any) -> Training:
             dim=3,
             channels=2,
             network=given["network"],
-            layers=LAYERS,
+            layers=LAYERS if layered(given["network"]) else (),
             preparation=Preparation(
                 intensity=Window(low=-1.0, high=2.0), spacing=(1.0, 2.0, 3.0), shape=(4, 5, 6), start="none"
             ),

@@ -9,7 +9,7 @@ from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
 from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
 from warpwright.methods.prepare import Annotated, joined, lay_image, lay_pair
-from warpwright.methods.prompting import Prompting
+from warpwright.methods.prompting import Prompting, Told
 from warpwright.methods.pyramid import Compared, Pyramid
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.register import register_pair
@@ -66,6 +66,7 @@ __all__ = [
     "Solving",
     "Stage",
     "SymmetricTwoStep",
+    "Told",
     "TransformName",
     "TwoStep",
     "Velocity",

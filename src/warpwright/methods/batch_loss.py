@@ -11,7 +11,7 @@ from torch import Tensor
 from warpwright.energies.losses import Value, pair_loss
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.layers import FieldLayer
-from warpwright.methods.model import Model, predict_both
+from warpwright.methods.model import Model, predict, predict_both
 
 __all__ = ["Losses", "batch_loss", "views"]
 
@@ -66,6 +66,6 @@ def views(model: Model, batch: PairBatch, precision: torch.dtype | None = None) 
     """The pairs with what a model says about them, and where its loss looks both ways the swapped pairs with theirs."""
     with torch.autocast(batch.fixed.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
         if model.settings.directions == "forward":
-            return ((batch, model(batch.fixed, batch.moving)),)
+            return ((batch, predict(model, batch)),)
         there, back = predict_both(model, batch)
         return (batch, there), (batch.swapped(), back)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, full_precision, spatial
 from warpwright.methods.deformable import AnyFamily, Displacement
-from warpwright.methods.solver_layer import AnyAdjoint, SolverLayer
+from warpwright.methods.prompting import Told
+from warpwright.methods.solver_layer import AnyAdjoint, Prompts, SolverLayer
 from warpwright.methods.step import Step, Trail, laid_out
 from warpwright.networks import Displacement as Field
 from warpwright.networks.features import (
@@ -46,6 +48,7 @@ class Implicit:
         adjoint: how the solution is differentiated in the features.
         linked: whether a level is also differentiated in the solution of the coarser one.
         one_sided: whether only the features of one of the two images, drawn at random, are differentiated in a step.
+        told: labels and landmarks that the solve sees while training; None for none.
 
     Raises:
         BadInput: there are not as many steps as scales, or none.
@@ -58,6 +61,7 @@ class Implicit:
     adjoint: AnyAdjoint = OneStep()
     linked: bool = False
     one_sided: bool = False
+    told: Told | None = None
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.features.scales) or min(self.steps, default=0) < 1:
@@ -99,12 +103,13 @@ class Solving(Step):
         levels = tuple(level.to(image.dtype).contiguous() for level in found.levels)  # as the kernels of the solver want them
         return FeaturePyramid(levels=levels, factors=found.factors, before=found.before, offset=found.offset)
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Trail:
+    def forward(self, fixed: Tensor, moving: Tensor, prompts: Prompts | None = None) -> Trail:
         """The displacement, with those of coarser levels, all on the lattice of the images.
 
         Args:
             fixed: (B, C, *S).
             moving: (B, C, *S).
+            prompts: further terms for a level.
 
         Raises:
             Failed: the features are not finite.
@@ -112,12 +117,19 @@ class Solving(Step):
         sides = self._sides(fixed, moving)
         grid = Grid.regular(spatial(fixed), self.spacing)
         with full_precision(fixed):
-            solved = self.solver(*sides, (grid, grid), levels=self.active if self.training else None)
+            solved = self.solver(*sides, (grid, grid), levels=self.active if self.training else None, prompts=prompts)
         *coarser, values = solved.displacements
         coarser += [values] * (len(self.settings.steps) - len(solved.displacements))  # levels that are not solved yet
         ones = (1,) * grid.dim
         levels = tuple(Field(values=u, shape=grid.shape, factors=ones) for u in coarser)
         return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)
+
+    def told(self, batch: PairBatch) -> Prompts | None:
+        """What the solve of a batch is told: by chance and while training, else nothing."""
+        told = self.settings.told
+        if told is None or not self.training or bool(torch.rand(()) >= told.chance):
+            return None
+        return lambda level: told.at(level, batch)
 
     def _sides(self, fixed: Tensor, moving: Tensor) -> tuple[FeaturePyramid, FeaturePyramid]:
         if not (self.settings.one_sided and self.training and torch.is_grad_enabled()):

@@ -13,11 +13,13 @@ from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
 from warpwright.layers import AnyLayer, FullSize, Integrate
+from warpwright.methods.implicit import Solving
 from warpwright.methods.multistep import AnyNetwork, build_step, layered, sized
+from warpwright.methods.solver_layer import Prompts
 from warpwright.networks import VoxelMorph
 from warpwright.transforms import Preparation
 
-__all__ = ["Model", "ModelSettings", "predict_both"]
+__all__ = ["Model", "ModelSettings", "predict", "predict_both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,11 @@ class ModelSettings:
 
 
 class Model(nn.Module):
-    """The network and its field layers; weights are fresh, drawn from torch's generator."""
+    """The network and its field layers; weights are fresh, drawn from torch's generator.
+
+    Raises:
+        BadInput: layers cannot follow each other or the network, or a solve that is only a step is to be told something.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -73,18 +79,30 @@ class Model(nn.Module):
         self.network = build_step(
             settings.network, settings.layers, settings.dim, settings.channels, settings.preparation.spacing
         )
+        inner = [m for m in self.network.modules() if isinstance(m, Solving) and m is not self.network]
+        if any(step.settings.told is not None for step in inner):
+            raise BadInput(
+                "a solve is told something only where it is the whole network, expected no `told` in one of its steps"
+            )
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Prediction:
+    def forward(self, fixed: Tensor, moving: Tensor, prompts: Prompts | None = None) -> Prediction:
         """The prediction of a batch; networks may run under autocast, coordinates stay in the dtype of the images.
 
         Args:
             fixed: (B, C, *S).
             moving: (B, C, *S).
+            prompts: what a network that is a solve is told.
 
         Raises:
             BadInput: the layers do not serve a network's estimate, or do not end at a displacement of the image's lattice.
         """
-        return Prediction(self.network(fixed, moving))
+        return Prediction(self.network(fixed, moving) if prompts is None else self.network(fixed, moving, prompts))
+
+
+def predict(model: Model, batch: PairBatch) -> Prediction:
+    """The prediction of the pairs; a network that is a solve may be told something while it trains."""
+    prompts = model.network.told(batch) if isinstance(model.network, Solving) else None
+    return model(batch.fixed, batch.moving, prompts)
 
 
 def predict_both(model: Model, batch: PairBatch) -> tuple[Prediction, Prediction]:
@@ -92,11 +110,11 @@ def predict_both(model: Model, batch: PairBatch) -> tuple[Prediction, Prediction
 
     The second is the inverse that the model gives, or the network's own answer to the swapped images.
     """
-    there = model(batch.fixed, batch.moving)
+    there = predict(model, batch)
     back = there.reversed()
     if back is not None:
         return there, back
-    back = model(batch.moving, batch.fixed)
+    back = predict(model, batch.swapped())
     return with_inverse(there, back.displacement), with_inverse(back, there.displacement)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warpwright.energies.prompts import SoftDice, label_values, landmark_energy
+from warpwright.energies.pairs import PairBatch
+from warpwright.energies.prompts import SoftDice, label_channels, label_values, landmark_energy
 from warpwright.energies.regularity import Regularity
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
@@ -23,7 +24,7 @@ from warpwright.methods.levels import Level
 from warpwright.sampling import gaussian
 from warpwright.transforms import Affine, laid
 
-__all__ = ["Prompting"]
+__all__ = ["Prompting", "Told"]
 
 SOFT = 1.0  # voxels of a level, standard deviation that softens labels so that they pull before they meet
 REACH = 1.7  # voxels, standard deviation of the neighbourhood that a landmark is weighed against
@@ -81,7 +82,7 @@ class Prompting:
         if self.labels is not None:
             still = Affine.identity(level.grid.dim)
             fixed, moving = (
-                torch.cat([_mask(image, value, to, grid) for value in self.values], 1).to(pair.fixed)
+                softened(label_channels(image.data[None], self.values), image.grid, to, grid).to(pair.fixed)
                 for image, to, grid in zip(self.labels, (still, frame), (pair.fixed_grid, pair.moving_grid), strict=True)
             )
             found.append(LabelPrompt(weight=self.weight, fixed=fixed, moving=moving, matrix=matrix))
@@ -93,10 +94,69 @@ class Prompting:
         return found
 
 
-def _mask(image: Image, value: int, transform: Affine, grid: Grid) -> Tensor:
-    mask = Image((image.data == value).float(), image.grid, image.name)
-    soft = laid(mask, transform, grid)[None]
-    return gaussian(soft, (SOFT,) * image.grid.dim)
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a solve is told of a training pair in some steps, so that features learn to be told.
+
+    Args:
+        labels: that prompt; of a pair those that both its images hold.
+        points: whether landmarks prompt too.
+        weight: how much they count, see the head of this file.
+        chance: share of the steps in which they are told.
+
+    Raises:
+        BadInput: there is nothing to tell, the weight is not positive, or the chance is not in (0, 1].
+    """
+
+    labels: tuple[int, ...] = ()
+    points: bool = False
+    weight: float = 1.0
+    chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.labels and not self.points:
+            raise BadInput("what is told while training must be labels or points, got neither")
+        if not self.weight > 0 or not 0 < self.chance <= 1:
+            found = f"got {self.weight} and {self.chance}"
+            raise BadInput(f"what is told while training needs a weight above 0 and a chance in (0, 1], {found}")
+
+    def at(self, level: Level, batch: PairBatch) -> list[Regularity]:
+        """The terms of a level of pairs that share a grid; without an affine.
+
+        Raises:
+            BadInput: the pairs have no labels or landmarks to tell, or not equally many landmarks.
+        """
+        dim, pair = level.grid.dim, level.pair
+        matrix, grid = level.matrix(np.eye(dim + 1)), Grid.regular(tuple(batch.fixed.shape[2:]), batch.spacing)
+        found: list[Regularity] = []
+        if self.labels:
+            if batch.fixed_labels is None or batch.moving_labels is None:
+                raise BadInput(f"{', '.join(batch.names)}: has no labels, expected labels that the solve can be told")
+            sides = [label_channels(labels, self.labels) for labels in (batch.fixed_labels, batch.moving_labels)]
+            one, two = (side.flatten(2).amax(2) for side in sides)
+            both = (one * two).reshape(*one.shape, *(1,) * dim)  # (B, L, ...), 0 where one image alone holds a label
+            fixed, moving = (
+                softened(side * both, grid, Affine.identity(dim), to).to(pair.fixed)
+                for side, to in zip(sides, (pair.fixed_grid, pair.moving_grid), strict=True)
+            )
+            found.append(LabelPrompt(weight=self.weight, fixed=fixed, moving=moving, matrix=matrix))
+        if self.points:
+            one, two = batch.fixed_points, batch.moving_points
+            if one is None or two is None or len({len(p) for p in (*one, *two)}) != 1:
+                names = ", ".join(batch.names)
+                raise BadInput(f"{names}: expected landmarks that the solve can be told, equally many in each pair")
+            fixed, moving = (
+                to.to_voxel(grid.to_world(torch.stack(points).double())).to(pair.fixed)
+                for points, to in ((one, pair.fixed_grid), (two, pair.moving_grid))
+            )
+            found.append(PointPrompt(weight=self.weight, fixed=fixed, moving=moving, matrix=matrix))
+        return found
+
+
+def softened(channels: Tensor, own: Grid, transform: Affine, grid: Grid) -> Tensor:
+    """Channels (B, L, *S) on a grid as soft ones of another, (B, L, *T), which they are pulled onto through a transform."""
+    flat = laid(Image(channels.flatten(0, 1), own), transform, grid)
+    return gaussian(flat.unflatten(0, channels.shape[:2]), (SOFT,) * own.dim)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,8 +164,8 @@ class LabelPrompt(Regularity):
     """How little labels overlap under a displacement.
 
     Args:
-        fixed: (1, L, *S) soft channels.
-        moving: (1, L, *M).
+        fixed: (B, L, *S) soft channels.
+        moving: (B, L, *M).
         matrix: fixed to moving voxels of the level, after the displacement.
     """
 
@@ -122,8 +182,8 @@ class PointPrompt(Regularity):
     """How far landmarks are from each other under a displacement.
 
     Args:
-        fixed: (1, N, D) voxels of the level.
-        moving: (1, N, D) voxels of its moving grid.
+        fixed: (B, N, D) voxels of the level.
+        moving: (B, N, D) voxels of its moving grid.
         matrix: fixed to moving voxels of the level, after the displacement.
     """
 

@@ -30,7 +30,7 @@ from warpwright.methods.solve import Task, solve_levels
 from warpwright.networks.features import FeaturePyramid
 from warpwright.solver import Krylov, OneStep, Solution, Status, Truncated, Unroll
 
-__all__ = ["AnyAdjoint", "Solved", "SolverLayer", "feature_levels"]
+__all__ = ["AnyAdjoint", "Prompts", "Solved", "SolverLayer", "feature_levels"]
 
 AnyAdjoint = OneStep | Truncated | Krylov | Unroll
 Prompts = Callable[[Level], Sequence[Regularity]]
