@@ -43,7 +43,7 @@ WAYS: dict[str, Table] = {  # changes of the table `model`
     "separable_13": smoothed(form="separable", taps=13),
     "separable_37": smoothed(form="separable", taps=37),
     "positive_1": positive(1.0),
-    "positive_10": positive(10.0),
+    "positive_01": positive(0.1),
     "autocorrelation_25": smoothed(form="autocorrelation", taps=25),
     "gaussian_25": smoothed(form="gaussian", taps=25, shared=True),
     "free_25": smoothed(form="free", taps=25, penalty={}),

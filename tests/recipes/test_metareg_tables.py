@@ -29,9 +29,9 @@ def tables(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(name, None)
 
 
-def write_scores(output: Path, run: Any, test: float, validation: float, positive: float = 99.0) -> None:
-    """As if the run had been trained and scored; the second of two pairs is 0.1 better than the first."""
-    each = {"dice": [test - 0.05, test + 0.05], "positive": [positive] * 2, "least": [0.1] * 2, "seconds": [0.02] * 2}
+def write_scores(output: Path, run: Any, test: float, validation: float, apart: float = 0.1) -> None:
+    """As if the run had been trained and scored; the second of two pairs is better than the first by `apart`."""
+    each = {"dice": [test - apart / 2, test + apart / 2], "positive": [99.0] * 2, "least": [0.1] * 2, "seconds": [0.02] * 2}
     found = {**dict.fromkeys(("moderate", "large"), each), "validation": {**each, "dice": [validation] * 2}, "kernel": []}
     (output / run.name).mkdir(parents=True)
     (output / run.name / "scores.json").write_text(json.dumps(found))
@@ -95,9 +95,9 @@ def test_a_table_compares_the_same_seeds(tables, tmp_path: Path) -> None:
     output, run = tmp_path / "out", importlib.import_module("ways").Run
     write_pairs(output)
     runs = [run(way="voxelmorph2", weight=0.02, seed=seed) for seed in (0, 1)]
-    runs += [run(way="metareg", weight=0.08, seed=seed) for seed in (1, 2)]
-    for one, test in zip(runs, (0.6, 0.7, 0.73, 0.9), strict=True):
-        write_scores(output, one, test, 0.5)
+    runs += [run(way=way, weight=0.08, seed=seed) for way in ("metareg", "ablated") for seed in (1, 2)]
+    for one, test in zip(runs, (0.6, 0.7, 0.73, 0.9, 0.71, 0.8), strict=True):
+        write_scores(output, one, test, 0.5, 0.08 if one.way == "ablated" else 0.1)
     found = tables.table(runs, output)
     assert "| as it lies | | | large | 50.00 (0.00) |" in found
     assert "| voxelmorph2 | 0.02 | large | large | 65.00" in found
@@ -105,3 +105,19 @@ def test_a_table_compares_the_same_seeds(tables, tmp_path: Path) -> None:
     (row,) = (row for row in found.splitlines() if row.startswith("| metareg | 0.08 | large | large |"))
     assert "81.50" in row
     assert "+3.00 (+3.00 to +3.00)" in row  # of seed 1, which both have
+    assert "+6.00 (+5.00 to +7.00; over seeds -44.82 to +56.82)" in row  # over ablated, whose seeds are the same two
+    assert row.count(" | ") == found.splitlines()[0].count(" | ")
+
+
+def test_figures_of_kernels_have_a_row_for_each_run_that_has_one(tables, tmp_path: Path) -> None:
+    run = importlib.import_module("ways").Run
+    runs = [run(way="voxelmorph2", weight=0.02), run(way="metareg", weight=0.02, seed=1)]
+    for one in runs:
+        write_scores(tmp_path, one, 0.7, 0.7)
+    path = tmp_path / runs[1].name / "scores.json"
+    kernel = KernelSmoothing(taps=25).build(2).figures()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "kernel": [kernel]}))
+    (_, _, row) = tables.kernel_table(runs, tmp_path).splitlines()
+    assert row.startswith("| metareg | 0.02 | large | 1 | 0.000 | ")
+    assert f" | {kernel['kernel_spectrum']:.3f} | " in row
+    assert row.endswith(" | 1.000 |")
