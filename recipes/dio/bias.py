@@ -157,7 +157,7 @@ def draw_bias(found: dict[str, list[list[Look]]], path: Path) -> None:
         axes[1].fill_between(steps, mean("plain") - mean("spread"), mean("plain") + mean("spread"), alpha=0.15)
         axes[1].plot(steps, mean("smoothed"), ":", color=line.get_color(), label=f"{name}, smoothed")
     axes[0].set(xlabel="step", ylabel="loss, share of the first")
-    axes[1].set(xlabel="step", ylabel="|cosine| with what is known without the fixed image", ylim=(0, 1.05))
+    axes[1].set(xlabel="step", ylabel="|cosine|, gradient and slope of the moving", ylim=(0, 1.05))
     for axis in axes:
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=90)

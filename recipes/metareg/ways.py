@@ -27,9 +27,9 @@ def printed(symmetry: float, positivity: float, **settings: Any) -> Table:
     return smoothed(form="free", taps=25, penalty=penalty, **settings)
 
 
-def positive(weight: float) -> Table:
-    """The key kernel, its spectrum held above zero."""
-    return smoothed(form="separable", taps=25, penalty={"symmetry": 0.0, "positivity": weight, "by": "spectral"})
+def positive(weight: float, taps: int = 25) -> Table:
+    """A kernel of the key form, its spectrum held above zero."""
+    return smoothed(form="separable", taps=taps, penalty={"symmetry": 0.0, "positivity": weight, "by": "spectral"})
 
 
 WAYS: dict[str, Table] = {  # changes of the table `model`
@@ -44,6 +44,7 @@ WAYS: dict[str, Table] = {  # changes of the table `model`
     "separable_37": smoothed(form="separable", taps=37),
     "positive_1": positive(1.0),
     "positive_01": positive(0.1),
+    "positive_37": positive(1.0, 37),
     "autocorrelation_25": smoothed(form="autocorrelation", taps=25),
     "gaussian_25": smoothed(form="gaussian", taps=25, shared=True),
     "free_25": smoothed(form="free", taps=25, penalty={}),
