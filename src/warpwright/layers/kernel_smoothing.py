@@ -34,7 +34,6 @@ from warpwright.layers.kernel_properties import (
     traces,
 )
 from warpwright.networks import ControlPoints, Displacement, Estimate, Velocity
-from warpwright.sampling.separable import along_axes
 
 __all__ = ["KernelPenalty", "KernelSmoothing", "SmoothingKernel", "smoothed_by"]
 
@@ -239,11 +238,10 @@ def smoothed_by(field: Tensor, parts: Sequence[Tensor], padding: Padding = "zero
     if taps > min(shape):
         raise BadInput(f"a smoothing kernel of {taps} taps is larger than a field of {' x '.join(map(str, shape))}")
     if len(parts) == len(shape):
-        bands = [_bands(line, n, padding) for line, n in zip(parts, shape, strict=True)]
-        if len(parts[0]) == 1:
-            return along_axes(field, [band[0] for band in bands])
-        components = (along_axes(field[:, c : c + 1], [band[c] for band in bands]) for c in range(field.shape[1]))
-        return torch.cat(tuple(components), 1)
+        smooth = field.to(torch.promote_types(field.dtype, torch.float32))
+        for axis, lines in enumerate(parts):
+            smooth = _along(smooth, _bands(lines.to(smooth), shape[axis], padding), axis)
+        return smooth.to(field.dtype)
     kernel = parts[0].expand(field.shape[1], *parts[0].shape[1:])
     around = F.pad(field, (taps // 2,) * 2 * len(shape), mode=PADDED[padding])
     return CONVOLVE[len(shape)](around, kernel[:, None].to(field), groups=field.shape[1])
@@ -251,6 +249,17 @@ def smoothed_by(field: Tensor, parts: Sequence[Tensor], padding: Padding = "zero
 
 def _bands(lines: Tensor, n: int, padding: Padding) -> Tensor:
     """The matrices (C, n, n) of lines (C, m), zeros or the border repeated beyond."""
-    units = torch.eye(n, dtype=lines.dtype, device=lines.device)[:, None]
-    around = F.pad(units, (lines.shape[1] // 2,) * 2, mode=PADDED[padding])
-    return F.conv1d(around, lines[:, None]).permute(1, 2, 0)
+    count, taps = lines.shape
+    at = torch.arange(n, device=lines.device)[:, None] + torch.arange(taps, device=lines.device) - taps // 2
+    weights = lines[:, None].expand(count, n, taps)
+    if padding == "zeros":
+        weights = weights * ((at >= 0) & (at < n))
+    return lines.new_zeros(count, n, n).scatter_add(2, at.clamp(0, n - 1).expand(count, n, taps), weights)
+
+
+def _along(field: Tensor, matrices: Tensor, axis: int) -> Tensor:
+    """Each component (B, D, *S) times its matrix (D or 1, n, n) along an axis; products of matrices beat convolutions here."""
+    shape = field.shape
+    if axis == len(shape) - 3:
+        return (field.flatten(2, -2) @ matrices.transpose(1, 2)).reshape(shape)
+    return (matrices[:, None] @ field.reshape(*shape[:2], math.prod(shape[2 : axis + 2]), shape[axis + 2], -1)).reshape(shape)
