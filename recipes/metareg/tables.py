@@ -36,7 +36,7 @@ from warpwright.methods import Model, evaluating
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
 from warpwright.training.settings import Training
-from ways import KEY, PARTS, SWEPT, Run, at, changes, pairs_of, tested, tuned_like
+from ways import PARTS, SEEDED, SWEPT, Run, at, changes, pairs_of, tested, tuned_like
 
 HERE = Path(__file__).parent
 RIVALS = ("voxelmorph2", "ablated")
@@ -177,7 +177,7 @@ def table(runs: Sequence[Run], output: Path) -> str:
     groups = dict.fromkeys((run.way, run.weight, run.energy) for run in runs)
     for way, weight, energy in groups:
         alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
-        for test in tested(alike[0].side) if len(alike) > 1 or way not in KEY else [energy]:
+        for test in tested(alike[0].side) if len(alike) > 1 or way not in SEEDED else [energy]:
             each = {run.seed: read(run, output)[test] for run in alike}
             against: list[str] = []
             for rival in RIVALS:

@@ -109,6 +109,31 @@ def test_descent_makes_a_free_kernel_one_that_is_accepted(normalised: bool, dim:
     assert after["kernel_width"] > 0.5  # and no delta
 
 
+def test_a_form_leaves_out_of_the_penalty_what_it_cannot_break(dim: int) -> None:
+    """Products have all symmetries and rank one, autocorrelations also a spectrum that is not negative; a box has none such."""
+    wanted = KernelPenalty(symmetry=2.0, positivity=3.0, rank=0.5)
+    assert KernelSmoothing(form="free", penalty=wanted).build(dim).held == wanted
+    assert KernelSmoothing(form="autocorrelation", penalty=wanted).build(dim).penalty() is None
+    assert KernelSmoothing(penalty=None).build(dim).penalty() is None
+    layer = KernelSmoothing(taps=5, penalty=wanted).build(dim).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(1.0)  # a box
+    assert layer.figures()["kernel_spectrum"] < -0.1
+    assert penalty(layer).item() == pytest.approx(3 * negative_spectrum(layer.kernels()).sum().item())
+    box = layer.figures()["kernel_spectrum"]
+    descent = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def value() -> float:
+        descent.zero_grad()
+        found = penalty(layer)
+        found.backward()
+        return found.item()
+
+    descent.step(value)
+    assert layer.figures()["kernel_spectrum"] > -0.02 > box
+
+
 @pytest.mark.parametrize("by", ["linear", "hinge", "spectral"])
 @pytest.mark.parametrize("group", ["eq12", "full"])
 def test_gradients_of_a_penalty_reach_the_taps(group: Any, by: Positivity, dim: int, generator: torch.Generator) -> None:

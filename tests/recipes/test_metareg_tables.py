@@ -86,7 +86,7 @@ def test_weights_are_chosen_by_validation_pairs(tables, tmp_path: Path) -> None:
     for weight, test, validation in ((0.005, 0.9, 0.5), (0.02, 0.6, 0.7), (0.08, 0.8, 0.6)):
         write_scores(tmp_path, run(way="metareg", weight=weight), test, validation)
     assert tables.known(run(way="metareg", energy="moderate", seed=2), tmp_path).weight == 0.02
-    assert tables.known(run(way="gaussian_25"), tmp_path).weight == 0.02  # as metareg
+    assert tables.known(run(way="gaussian"), tmp_path).weight == 0.02  # as metareg
     assert tables.known(run(way="ablated"), tmp_path) is None
     assert tables.known(run(way="metareg", weight=0.3), tmp_path).weight == 0.3
 

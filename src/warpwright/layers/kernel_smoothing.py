@@ -106,7 +106,7 @@ class KernelSmoothing(LayerSettings):
         spacing: of the voxels along each axis, in any unit; None for the spacing of the model's preparation, or for cubes where
             it has none. A Gaussian is as wide in mm along every axis of a lattice of equal factors and knots, and axes that
             differ have lines of their own.
-        penalty: what keeps the kernel a kernel; forms that are products need none.
+        penalty: what keeps the kernel a kernel, of which a form leaves out what it cannot break; None for nothing.
 
     Raises:
         BadInput: the taps are even or not positive, or the spacing is not positive and finite.
@@ -119,7 +119,7 @@ class KernelSmoothing(LayerSettings):
     padding: Padding = "zeros"
     normalised: bool = True
     spacing: tuple[float, ...] | None = None
-    penalty: KernelPenalty | None = None
+    penalty: KernelPenalty | None = KernelPenalty()
 
     def __post_init__(self) -> None:
         if self.taps < 1 or self.taps % 2 == 0:
@@ -155,12 +155,13 @@ class SmoothingKernel(FieldLayer):
         self.sizes = tuple(s / min(spacing) for s in spacing)
         if settings.form == "uut" and (dim != 2 or max(self.groups)):
             raise BadInput(f"the form uut is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
-        printed = settings.penalty is not None and settings.penalty.symmetry and settings.penalty.group == "eq12"
+        printed = settings.penalty is not None and settings.penalty.symmetry > 0 and settings.penalty.group == "eq12"
         if printed and (dim != 2 or max(self.groups)):
             raise BadInput(f"equation 12 is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
         widest = 0.0 if settings.start == "delta" else settings.taps / 6
         begin = tuple(Line(settings.taps, widest * min(spacing) / s) for s in spacing)
         self.kernel = made(settings.form, begin, self.groups, 1 if settings.shared else dim)
+        self.held = held(settings.penalty, self.kernel)
 
     def check_after(self, layers: Sequence[FieldLayer]) -> None:
         if any(isinstance(layer, Integration) for layer in layers):
@@ -181,8 +182,7 @@ class SmoothingKernel(FieldLayer):
         return self._scaled((self.kernel.dense(),))[0]
 
     def penalty(self) -> Tensor | None:
-        penalty = self.settings.penalty
-        return None if penalty is None else penalty.of(self.kernels(), self.groups)
+        return None if self.held is None else self.held.of(self.kernels(), self.groups)
 
     def figures(self) -> dict[str, float]:
         if not bool(self.kernels().isfinite().all()):
@@ -209,6 +209,17 @@ def made(form: Form, begin: tuple[Line, ...], groups: tuple[int, ...], count: in
             return Autocorrelation(begin, groups, count)
         case "gaussian":
             return Gaussian(begin, count)
+
+
+def held(penalty: KernelPenalty | None, kernel: Kernel) -> KernelPenalty | None:
+    """What is left of a penalty for kernels that are products, symmetric, positive by construction; None for nothing."""
+    if penalty is None:
+        return None
+    if isinstance(kernel, Product):
+        penalty = replace(penalty, symmetry=0.0, rank=0.0)
+    if isinstance(kernel, Autocorrelation) and penalty.by == "spectral":
+        penalty = replace(penalty, positivity=0.0)
+    return penalty if penalty.symmetry or penalty.positivity or penalty.rank else None
 
 
 def alike(spacing: Sequence[float]) -> tuple[int, ...]:
