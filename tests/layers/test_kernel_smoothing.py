@@ -187,8 +187,12 @@ EQ12 = KernelPenalty(group="eq12")
         ({"spacing": (1.0, 2.0)}, 3, r"a smoothing kernel of 3 axes needs a spacing for each, got \(1.0, 2.0\)"),
         ({"form": "uut"}, 3, "the form uut is for kernels of 2 axes with equal spacing, got 3 axes"),
         ({"form": "uut", "spacing": (1.0, 2.0)}, 2, "the form uut is for kernels of 2 axes with equal spacing, got 2 axes"),
-        ({"penalty": EQ12}, 3, "equation 12 is for kernels of 2 axes with equal spacing, got 3 axes"),
-        ({"penalty": EQ12, "spacing": (1.0, 2.0)}, 2, "equation 12 is for kernels of 2 axes with equal spacing, got 2 axes"),
+        ({"form": "free", "penalty": EQ12}, 3, "equation 12 is for kernels of 2 axes with equal spacing, got 3 axes"),
+        (
+            {"form": "free", "penalty": EQ12, "spacing": (1.0, 2.0)},
+            2,
+            "equation 12 is for kernels of 2 axes with equal spacing, got 2 axes",
+        ),
     ],
 )
 def test_kernels_that_cannot_be_are_refused(settings: dict[str, Any], dim: int, sentence: str) -> None:

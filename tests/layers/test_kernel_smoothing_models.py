@@ -21,7 +21,7 @@ from warpwright.layers.kernel_forms import Free
 from warpwright.layers.kernel_properties import asymmetry, negative_spectrum, spread_of_rank, traces
 from warpwright.methods import Losses, Model, ModelSettings, batch_loss
 from warpwright.methods.implicit import Implicit
-from warpwright.methods.multistep import AnyNetwork, AtScale, Direct, TwoStep
+from warpwright.methods.multistep import AnyNetwork, AtScale, Direct, TwoStep, layered
 from warpwright.methods.pyramid import Pyramid
 from warpwright.networks import FCNSS, DIRNet, Estimate, Velocity, VoxelMorph
 from warpwright.networks.voxelmorph import Upsampling
@@ -139,7 +139,10 @@ def test_a_form_leaves_out_of_the_penalty_what_it_cannot_break(dim: int) -> None
 def test_gradients_of_a_penalty_reach_the_taps(group: Any, by: Positivity, dim: int, generator: torch.Generator) -> None:
     if group == "eq12" and dim == 3:
         with pytest.raises(BadInput, match="equation 12 is for kernels of 2 axes"):
-            KernelSmoothing(penalty=KernelPenalty(group=group)).build(dim)
+            KernelSmoothing(form="free", penalty=KernelPenalty(group=group)).build(dim)
+        product = KernelSmoothing(penalty=KernelPenalty(group=group)).build(dim).held  # has all symmetries by construction
+        assert product is not None
+        assert product.symmetry == 0
         return
     settings = KernelSmoothing(form="free", taps=3, penalty=KernelPenalty(group=group, by=by, positivity=0.5, rank=0.2))
     layer = settings.build(dim).double()
@@ -252,12 +255,11 @@ def step_of_its_own(which: str) -> AnyNetwork:
 
 
 @pytest.mark.parametrize("which", ["implicit", "pyramid", "direct", "twostep"])
-def test_a_kernel_that_nothing_would_pass_through_is_refused(which: str) -> None:
+def test_a_kernel_is_where_an_estimator_is(which: str) -> None:
     network = step_of_its_own(which)
-    with pytest.raises(BadInput, match=f"the network {which} gives its displacement itself: expected no layers of the model"):
-        ModelSettings(network=network, layers=(KernelSmoothing(), FullSize()))
-    assert ModelSettings(network=network, layers=()).layers == ()
+    assert not layered(network)
     mixed = TwoStep(first=network, second=VoxelMorph(scale=0.1))
+    assert layered(mixed)
     assert len(kernels(Model(ModelSettings(network=mixed, layers=(KernelSmoothing(), FullSize()), preparation=MM)))) == 1
 
 

@@ -69,8 +69,9 @@ def test_a_batch_is_told_what_each_of_its_pairs_would_be(factor: int, dim: int, 
     assert batch.moving_labels is not None
     level = level_of(batch, factor)
     field = normal(generator, 2, dim, *level.grid.shape).float()
-    found = [t.regularity(field, level.grid.spacing) for t in Told(labels=(1, 2), points=True, weight=3.0).at(level, batch)]
     grid = Grid.regular(tuple(batch.fixed.shape[2:]), batch.spacing)
+    told = Told(labels=(1, 2), points=True, weight=3.0).at(level, batch, grid)
+    found = [term.regularity(field, level.grid.spacing) for term in told]
     for k in range(2):
         labels = (Image(batch.fixed_labels[k], grid, "fixed"), Image(batch.moving_labels[k], grid, "moving"))
         assert batch.fixed_points is not None
@@ -88,7 +89,9 @@ def test_a_label_in_one_image_alone_is_not_told() -> None:
     assert batch.moving_labels is not None
     batch = replace(batch, moving_labels=batch.moving_labels * (batch.moving_labels == 1))
     level, field = level_of(batch, 1), torch.zeros(1, 2, 28, 20)
-    costs = [Told(labels=told).at(level, batch)[0].regularity(field, (1.0, 1.0)).item() for told in ((1, 2), (1,), (2,))]
+    costs = [
+        Told(labels=told).at(level, batch, level.grid)[0].regularity(field, (1.0, 1.0)).item() for told in ((1, 2), (1,), (2,))
+    ]
     assert costs[0] == costs[1] > 0
     assert costs[2] == 0
 
@@ -132,7 +135,7 @@ def test_what_is_told_pulls_while_training_and_never_after(dim: int) -> None:
     assert max(slope.abs().max() for slope in slopes) > 1e-3
 
 
-def test_it_is_told_in_a_share_of_the_steps() -> None:
+def test_a_share_of_the_solves_is_told() -> None:
     of, batch = model(Told(points=True, weight=4.0, chance=0.5)).train(), pairs(2, 2)
     plain = overlap(model(None).train(), batch)
     torch.manual_seed(0)
@@ -146,18 +149,21 @@ def test_what_cannot_be_told_is_refused() -> None:
     batch, level = pairs(2, 2, 1), level_of(pairs(2, 2, 1), 1)
     with pytest.raises(BadInput, match="what is told while training must be labels or points, got neither"):
         Told()
+    for labels in ((0, 1), (2, 2), (-1,)):
+        with pytest.raises(BadInput, match="labels that are told while training must be above 0, each once, got"):
+            Told(labels=labels)
     wrong: tuple[dict[str, Any], ...] = ({"weight": 0.0}, {"weight": float("nan")}, {"chance": 0.0}, {"chance": 1.5})
     for settings in wrong:
         with pytest.raises(BadInput, match=r"needs a weight above 0 and a chance in \(0, 1\], got"):
             Told(points=True, **settings)
     with pytest.raises(BadInput, match="pair 0, pair 1: has no labels, expected labels that the solve can be told"):
-        Told(labels=(1,)).at(level, replace(batch, moving_labels=None))
+        Told(labels=(1,)).at(level, replace(batch, moving_labels=None), level.grid)
     with pytest.raises(BadInput, match=r"pair 0, pair 1: expected landmarks .*, equally many in each pair"):
-        Told(points=True).at(level, replace(batch, fixed_points=None))
+        Told(points=True).at(level, replace(batch, fixed_points=None), level.grid)
     assert batch.fixed_points is not None
     uneven = (batch.fixed_points[0], batch.fixed_points[1][:1])
     with pytest.raises(BadInput, match="equally many in each pair"):
-        Told(points=True).at(level, replace(batch, fixed_points=uneven, moving_points=uneven))
+        Told(points=True).at(level, replace(batch, fixed_points=uneven, moving_points=uneven), level.grid)
     alone = model(Told(points=True)).settings
     behind = TwoStep(first=alone.network, second=Direct(network=VoxelMorph(scale=0.1)))
     with pytest.raises(BadInput, match="only where it is the whole network"):

@@ -23,6 +23,7 @@ from oracles.cohort import at, lines, rich, stopping, tiny, tree, write_cohort, 
 from warpwright.data import Data
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
+from warpwright.layers import FullSize, Integrate
 from warpwright.methods import Model
 from warpwright.methods.direct import predicted
 from warpwright.networks import VoxelMorphDiff
@@ -352,6 +353,10 @@ OTHERS: dict[str, tuple[Callable[[Training], Training], str]] = {
         "model.network.scale = 0.25, the settings say 0.5",
     ),
     "loss": (lambda t: replace(t, model=replace(t.model, loss=t.model.loss[:2])), "model.loss = "),
+    "a layer": (
+        lambda t: replace(t, model=replace(t.model, layers=(*t.model.layers[:1], Integrate(steps=2), FullSize()))),
+        "model.layers.1.steps = 3, the settings say 2",
+    ),
     "augmentation": (
         lambda t: replace(t, augmentation=replace(t.augmentation, noise=0.0)),
         "augmentation.noise = 0.05, the settings say 0.0",

@@ -22,8 +22,9 @@ from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput, Failed
 from warpwright.evaluation import dice, mean_over_labels
 from warpwright.layers import FullSize, KernelPenalty, KernelSmoothing
-from warpwright.methods import Model
+from warpwright.methods import Implicit, Model, Pyramid, Told
 from warpwright.networks import VoxelMorph
+from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
 from warpwright.schemes import SGD, Adam, Constant, Plain
@@ -284,6 +285,52 @@ def test_a_loss_of_labels_needs_them_of_training_images_alone(tmp_path):
     assert "an overlap loss needs label maps" in sentence
     assert sentence.endswith("none of case1, case3")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "batch", "expected"),
+    [
+        (Told(labels=(1,)), 1, "model.network.told needs label maps of all training images, there are none of case1, case3"),
+        (Told(points=True), 1, "model.network.told needs points of all training images, there are none of case2"),
+        (Told(points=True), 2, "tells landmarks of one pair at a time, expected batch = 1, got 2"),
+    ],
+)
+def test_what_a_solve_is_told_is_looked_for_before_training(tmp_path, told, batch, expected):
+    table = write_cohort(tmp_path, 2, points=True)
+    if batch == 1:
+        for name in ("labels_1.nii.gz", "labels_3.nii.gz", "points_2.csv"):
+            table.write_text(table.read_text().replace(name, ""))
+    network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25), steps=(2,), told=told)
+    preparation = Preparation(spacing=(1.0, 1.3), shape=(12, 14))
+    training = with_model(tiny(table, 2, batch=batch), network=network, layers=(), preparation=preparation)
+    sentence = sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
+    assert expected in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_solve_that_is_told_trains_in_both_directions_and_twice_alike(tables, tmp_path):
+    features = FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25)
+    network = Implicit(features=features, steps=(2,), told=Told(labels=(1, 2), points=True, chance=0.5))
+    preparation, loss = Preparation(spacing=(1.0, 1.3), shape=(12, 14)), (Overlap(labels=(1, 2)),)
+    changes = {"network": network, "layers": (), "preparation": preparation, "loss": loss, "directions": "both"}
+    training = with_model(tiny(tables[2], 2, accumulate=2), **changes)
+    for name in ("one", "two"):
+        train(training, tmp_path / name)
+    one, two = (lines(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    untold = with_model(training, network=replace(network, told=None))
+    train(untold, tmp_path / "untold")
+    assert lines(tmp_path / "untold") != one
+
+
+@pytest.mark.parametrize("which", ["implicit", "pyramid"])
+def test_layers_that_would_do_nothing_are_refused(tables, tmp_path, which):
+    features = FeatureUNetEncoder(outputs=4, scales=(1,), widths=0.25)
+    network = Implicit(features=features, steps=(2,)) if which == "implicit" else Pyramid()
+    training = with_model(tiny(tables[2], 2), network=network, layers=(KernelSmoothing(taps=3), FullSize()))
+    sentence = sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
+    assert sentence == f"model.layers have no part in a network of the kind {which}: expected layers = [] in [model]"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_figure_that_a_pair_has_nothing_for_is_left_out(tables):

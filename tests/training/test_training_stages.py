@@ -12,8 +12,9 @@ from oracles.cohort import tiny, write_cohort
 from warpwright.energies.losses import GradientInverseConsistency, Images
 from warpwright.energies.similarity import LocalCorrelation
 from warpwright.errors import BadInput
-from warpwright.methods import TwoStep, stage_1
-from warpwright.networks import TallUNet
+from warpwright.layers import FullSize, Integrate
+from warpwright.methods import Direct, TwoStep, stage_1
+from warpwright.networks import TallUNet, VoxelMorph
 from warpwright.product.model_folder import read_model
 from warpwright.schemes import Adam, Constant, Plain
 from warpwright.training import train
@@ -47,6 +48,17 @@ def test_stage_two_begins_with_stage_one(tables, tmp_path):
     assert last
     assert max(float(value.abs().max()) for value in last.values()) < 1e-20  # the second step is fresh
     assert max(float(value.abs().max()) for name, value in own.items() if "first.second.network.head" in name) > 1e-6
+
+
+def test_a_first_step_with_layers_of_its_own_is_taken_over_whatever_layers_the_second_has(tables, tmp_path):
+    own = Direct(network=VoxelMorph(form="vm1", scale=0.25), layers=(Integrate(steps=2), FullSize()))
+    plain = tiny(tables[2], 2, steps=1)
+    train(replace(plain, model=replace(plain.model, network=own, layers=(), loss=LOSS)), tmp_path / "one")
+    second = replace(plain.model, network=TwoStep(first=own, second=VoxelMorph(form="vm1", scale=0.25)), loss=LOSS)
+    still = Plain(optimiser=Adam(rate=1e-30), schedule=Constant())
+    train(replace(plain, model=second, weights=tmp_path / "one" / "model", scheme=still), tmp_path / "two")
+    one, two = (read_model(tmp_path / name / "model").model.state_dict() for name in ("one", "two"))
+    assert all(torch.equal(two[f"network.first.{name.removeprefix('network.')}"], value) for name, value in one.items())
 
 
 def test_other_networks_are_refused(tables, tmp_path):

@@ -155,13 +155,13 @@ class SmoothingKernel(FieldLayer):
         self.sizes = tuple(s / min(spacing) for s in spacing)
         if settings.form == "uut" and (dim != 2 or max(self.groups)):
             raise BadInput(f"the form uut is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
-        printed = settings.penalty is not None and settings.penalty.symmetry > 0 and settings.penalty.group == "eq12"
-        if printed and (dim != 2 or max(self.groups)):
-            raise BadInput(f"equation 12 is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
         widest = 0.0 if settings.start == "delta" else settings.taps / 6
         begin = tuple(Line(settings.taps, widest * min(spacing) / s) for s in spacing)
         self.kernel = made(settings.form, begin, self.groups, 1 if settings.shared else dim)
         self.held = held(settings.penalty, self.kernel)
+        printed = self.held is not None and self.held.symmetry > 0 and self.held.group == "eq12"
+        if printed and (dim != 2 or max(self.groups)):
+            raise BadInput(f"equation 12 is for kernels of 2 axes with equal spacing, got {dim} axes of {spacing}")
 
     def check_after(self, layers: Sequence[FieldLayer]) -> None:
         if any(isinstance(layer, Integration) for layer in layers):

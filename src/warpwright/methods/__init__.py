@@ -7,7 +7,7 @@ from warpwright.methods.implicit import Implicit, Solving
 from warpwright.methods.matching import Matching
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
-from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, stage_1
+from warpwright.methods.multistep import Antisymmetric, AnyNetwork, AtScale, Direct, SymmetricTwoStep, TwoStep, layered, stage_1
 from warpwright.methods.prepare import Annotated, joined, lay_image, lay_pair
 from warpwright.methods.prompting import Prompting, Told
 from warpwright.methods.pyramid import Compared, Pyramid
@@ -77,6 +77,7 @@ __all__ = [
     "joined",
     "lay_image",
     "lay_pair",
+    "layered",
     "needed",
     "predict_both",
     "preset",

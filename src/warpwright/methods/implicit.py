@@ -125,11 +125,12 @@ class Solving(Step):
         return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)
 
     def told(self, batch: PairBatch) -> Prompts | None:
-        """What the solve of a batch is told: by chance and while training, else nothing."""
+        """What a solve of a batch is told: by chance and while training, else nothing."""
         told = self.settings.told
         if told is None or not self.training or bool(torch.rand(()) >= told.chance):
             return None
-        return lambda level: told.at(level, batch)
+        grid = Grid.regular(spatial(batch.fixed), self.spacing)
+        return lambda level: told.at(level, batch, grid)
 
     def _sides(self, fixed: Tensor, moving: Tensor) -> tuple[FeaturePyramid, FeaturePyramid]:
         if not (self.settings.one_sided and self.training and torch.is_grad_enabled()):

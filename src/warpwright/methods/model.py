@@ -14,7 +14,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid
 from warpwright.layers import AnyLayer, FullSize, Integrate
 from warpwright.methods.implicit import Solving
-from warpwright.methods.multistep import AnyNetwork, build_step, layered, sized
+from warpwright.methods.multistep import AnyNetwork, build_step, sized
 from warpwright.methods.solver_layer import Prompts
 from warpwright.networks import VoxelMorph
 from warpwright.transforms import Preparation
@@ -37,7 +37,7 @@ class ModelSettings:
 
     Raises:
         BadInput: the images have neither 2 nor 3 axes, or no channel; the preparation is for another number of axes; the loss
-            has no term; there are layers, and nothing in the network that they could follow.
+            has no term.
     """
 
     dim: int = 3
@@ -54,10 +54,6 @@ class ModelSettings:
         for name, given in (("spacing", self.preparation.spacing), ("shape", self.preparation.shape)):
             if given is not None and len(given) != self.dim:
                 raise BadInput(f"the preparation's {name} has {len(given)} axes, the model {self.dim}: expected as many")
-        if self.layers not in ((), type(self).layers) and not layered(self.network):
-            name = type(self.network).__name__.lower()
-            found = f"the network {name} gives its displacement itself: expected no layers of the model"
-            raise BadInput(f"{found}, got {self.layers}")
         if not self.loss:
             raise BadInput("a model needs at least one term in its loss")
 
@@ -91,7 +87,7 @@ class Model(nn.Module):
         Args:
             fixed: (B, C, *S).
             moving: (B, C, *S).
-            prompts: what a network that is a solve is told.
+            prompts: what a network that is a solve is told; None for any other.
 
         Raises:
             BadInput: the layers do not serve a network's estimate, or do not end at a displacement of the image's lattice.

@@ -138,7 +138,7 @@ def sized(network: AnyNetwork) -> bool:
 
 
 def layered(network: AnyNetwork) -> bool:
-    """Whether any estimator of a network is followed by the layers that a model names for all."""
+    """Whether any estimator of a network is followed by the layers that a model names for all; without one they do nothing."""
     if isinstance(network, (SymmetricTwoStep, TwoStep)):
         return layered(network.first) or layered(network.second)
     if isinstance(network, AtScale):

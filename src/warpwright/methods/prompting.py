@@ -96,16 +96,17 @@ class Prompting:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a solve is told of a training pair in some steps, so that features learn to be told.
+    """What some solves are told of a training pair, so that features learn to be told.
 
     Args:
-        labels: that prompt; of a pair those that both its images hold.
+        labels: that prompt, each once and none of them 0; of a pair those that both its images hold.
         points: whether landmarks prompt too.
         weight: how much they count, see the head of this file.
-        chance: share of the steps in which they are told.
+        chance: share of the solves that are told; each direction of a pair is a solve.
 
     Raises:
-        BadInput: there is nothing to tell, the weight is not positive, or the chance is not in (0, 1].
+        BadInput: there is nothing to tell, a label is not positive or there twice, the weight is not positive, or the chance is
+            not in (0, 1].
     """
 
     labels: tuple[int, ...] = ()
@@ -116,18 +117,25 @@ class Told:
     def __post_init__(self) -> None:
         if not self.labels and not self.points:
             raise BadInput("what is told while training must be labels or points, got neither")
+        if min(self.labels, default=1) < 1 or len(set(self.labels)) < len(self.labels):
+            raise BadInput(f"labels that are told while training must be above 0, each once, got {list(self.labels)}")
         if not self.weight > 0 or not 0 < self.chance <= 1:
             found = f"got {self.weight} and {self.chance}"
             raise BadInput(f"what is told while training needs a weight above 0 and a chance in (0, 1], {found}")
 
-    def at(self, level: Level, batch: PairBatch) -> list[Regularity]:
-        """The terms of a level of pairs that share a grid; without an affine.
+    def at(self, level: Level, batch: PairBatch, grid: Grid) -> list[Regularity]:
+        """The terms of a level, without an affine.
+
+        Args:
+            level: of the solve.
+            batch: the pairs.
+            grid: that all images of the batch lie on.
 
         Raises:
             BadInput: the pairs have no labels or landmarks to tell, or not equally many landmarks.
         """
         dim, pair = level.grid.dim, level.pair
-        matrix, grid = level.matrix(np.eye(dim + 1)), Grid.regular(tuple(batch.fixed.shape[2:]), batch.spacing)
+        matrix = level.matrix(np.eye(dim + 1))
         found: list[Regularity] = []
         if self.labels:
             if batch.fixed_labels is None or batch.moving_labels is None:

@@ -130,8 +130,8 @@ class SolverLayer(nn.Module):
                 begin=self._beginner(began, report, factor, steps),
                 end=done,
             )
-            for level, factor, steps in zip(pairs, fixed.factors, self.steps, strict=True)
-        ][:levels]
+            for level, factor, steps in list(zip(pairs, fixed.factors, self.steps, strict=True))[:levels]
+        ]
         matrix = np.eye(grids[0].dim + 1) if affine is None else affine
         adjoint = self.adjoint if torch.is_grad_enabled() else None
         solve = solve_levels(tasks, self.family, MSE(), matrix, tolerance=self.tolerance, adjoint=adjoint, linked=self.linked)

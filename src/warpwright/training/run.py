@@ -22,7 +22,7 @@ from warpwright.data import Cases, Cohort, read_cohort
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.io.atomic import last_line, replacing
-from warpwright.methods import Model, TwoStep
+from warpwright.methods import Model, TwoStep, layered
 from warpwright.methods.randomness import drawing_from
 from warpwright.networks import save_memory
 from warpwright.product.model_folder import load_weights, read_model, write_model
@@ -161,7 +161,9 @@ def begun_with(model: Model, given: Model) -> Mapping[str, Tensor]:
     Stage 2 of GradICON (equation 12) begins so: with the network of stage 1, and a fresh step behind it.
     """
     own, before = model.settings, given.settings
-    if not isinstance(own.network, TwoStep) or (own.network.first, own.layers) != (before.network, before.layers):
+    if not isinstance(own.network, TwoStep) or own.network.first != before.network:
+        return given.state_dict()
+    if layered(before.network) and own.layers != before.layers:
         return given.state_dict()
     first = {f"network.first.{name.removeprefix('network.')}": value for name, value in given.state_dict().items()}
     return model.state_dict() | first
@@ -357,4 +359,6 @@ def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] 
         keys = dict.fromkeys([*now, *before])
         each = (_difference(before.get(k), now.get(k), f"{where}.{k}" if where else k) for k in keys)
         return next((found for found in each if found is not None), None)
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return _difference(dict(enumerate(before)), dict(enumerate(now)), where)
     return None if before == now else (where, json.dumps(before), json.dumps(now))

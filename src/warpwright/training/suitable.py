@@ -1,4 +1,4 @@
-"""Whether the images of a run can serve its loss and its batches, found out before anything is trained."""
+"""Whether the images of a run can serve its model, its loss and its batches, found out before anything is trained."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ from warpwright.data import Case, Cohort
 from warpwright.data.manifest import first_of
 from warpwright.energies.losses import LandmarkDistance, Overlap
 from warpwright.errors import BadInput
+from warpwright.methods import Implicit, layered
 from warpwright.training.settings import Training
 
 __all__ = ["check_suitable"]
 
 
 def check_suitable(training: Training, cohort: Cohort) -> None:
-    """That every training image has what the loss needs, and that the pairs of a batch have one shape.
+    """That every training image has what the loss and the model need, and that the pairs of a batch have one shape.
+
+    Also that layers of the model have a part in it; those that a model has unless it is told otherwise are let pass.
 
     Raises:
         BadInput: the sentence names the images.
     """
-    cases = [case for case in cohort.cases if case.split == "train"]
-    for term in training.model.loss:
+    model, cases = training.model, [case for case in cohort.cases if case.split == "train"]
+    if model.layers not in ((), type(model).layers) and not layered(model.network):
+        name = type(model.network).__name__.lower()
+        raise BadInput(f"model.layers have no part in a network of the kind {name}: expected layers = [] in [model]")
+    told = model.network.told if isinstance(model.network, Implicit) else None
+    if told is not None and told.labels:
+        _refuse([case for case in cases if case.labels is None], "model.network.told", "label maps")
+    if told is not None and told.points:
+        _refuse([case for case in cases if case.points is None], "model.network.told", "points")
+        if training.batch > 1:
+            raise BadInput(
+                f"model.network.told tells landmarks of one pair at a time, expected batch = 1, got {training.batch}"
+            )
+    for term in model.loss:
         if isinstance(term, Overlap):
             _refuse([case for case in cases if case.labels is None], "an overlap loss", "label maps")
         if isinstance(term, LandmarkDistance):
             _refuse([case for case in cases if case.points is None], "a landmark loss", "points")
-    if training.batch > 1 and training.model.preparation.shape is None and cohort.pairing != "atlas":
+    if training.batch > 1 and model.preparation.shape is None and cohort.pairing != "atlas":
         raise BadInput(f"batch = {training.batch} needs images of one shape, expected a shape in [model.preparation]")
 
 
