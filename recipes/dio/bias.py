@@ -15,21 +15,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cohorts import COHORTS, TestPair
 from warpwright.energies.similarity import MSE
+from warpwright.errors import BadInput, WarpwrightError
 from warpwright.geometry import Grid
 from warpwright.io import read_scalar
-from warpwright.methods import Annotated, AnyFamily, Solving, evaluating, feature_levels, lay_pair
+from warpwright.methods import Annotated, AnyFamily, Displacement, Greedy, Solving, evaluating, feature_levels, lay_pair
 from warpwright.methods.deformable import Scale
 from warpwright.methods.levels import Level
 from warpwright.methods.objective import FieldObjective
@@ -67,7 +68,11 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     folder = read_model(options.model)
     pairs = COHORTS["hippocampus"](options.data, Path()).test["test pairs"][: options.pairs]
-    found = {name: [list(looks(folder, pair, name)) for pair in pairs] for name in ("features", "intensities")}
+    try:
+        found = {name: [list(looks(folder, pair, name)) for pair in pairs] for name in ("features", "intensities")}
+    except WarpwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     rows = ["| by | step | loss | cosine (sd over voxels) | cosine of the smoothed gradient |", "|---|---|---|---|---|"]
     for name, runs in found.items():
         for same in zip(*runs, strict=True):
@@ -82,8 +87,14 @@ def main() -> int:
 
 
 def looks(folder: ModelFolder, pair: TestPair, by: str) -> Iterator[Look]:
-    """What is seen along the solve of a pair."""
-    network = cast(Solving, folder.model.network)
+    """What is seen along the solve of a pair.
+
+    Raises:
+        BadInput: the model is none of features, or solves for something else than a displacement.
+    """
+    network = folder.model.network
+    if not isinstance(network, Solving) or not isinstance(network.settings.family, (Displacement, Greedy)):
+        raise BadInput(f"{folder.path}: expected a model of features whose family is displacement or greedy")
     sides = [Annotated(image=read_scalar(path)) for path in (pair.fixed, pair.moving)]
     preparation = folder.model.settings.preparation
     grid = preparation.whole(sides[0].image.grid)
@@ -114,12 +125,12 @@ def looks(folder: ModelFolder, pair: TestPair, by: str) -> Iterator[Look]:
 
 
 def intensities(image: Tensor, like: FeaturePyramid) -> FeaturePyramid:
-    """An image at the scales of a pyramid, in place of its features."""
-    dim = image.ndim - 2
-    levels = []
+    """An image at the scales of a pyramid, in place of its features, its border repeated where they go beyond it."""
+    dim, levels = image.ndim - 2, []
     for factor, level in zip(like.factors, like.levels, strict=True):
-        small = downsample(image, (factor,) * dim)
-        levels.append(torch.nn.functional.interpolate(small, level.shape[2:]) if small.shape[2:] != level.shape[2:] else small)
+        axes = list(zip(image.shape[2:], level.shape[2:], like.before, strict=True))
+        margins = [side for n, m, before in reversed(axes) for side in (before, m * factor - n - before)]
+        levels.append(downsample(pad(image, margins, mode="replicate"), (factor,) * dim))
     return FeaturePyramid(levels=tuple(levels), factors=like.factors, before=like.before, offset=like.offset)
 
 
