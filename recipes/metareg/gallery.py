@@ -54,7 +54,7 @@ def draw_gallery(runs: Sequence[Run], output: Path, path: Path) -> None:
         with evaluating(model), torch.no_grad():
             field = model(fixed, moving).displacement
         kernels = [layer.kernels().detach() for layer in model.modules() if isinstance(layer, SmoothingKernel)]
-        columns.append((run.way, field, torch.cat(tuple(kernels[0]), 1) if kernels else None))
+        columns.append((run.title, field, torch.cat(tuple(kernels[0]), 1) if kernels else None))
     for column, (name, field, kernel) in zip(axes.T, columns, strict=True):
         moved = warp(moving, field)
         column[0].imshow(moved[0, 0].T.numpy(), cmap="gray", vmin=0, vmax=1)

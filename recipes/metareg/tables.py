@@ -1,9 +1,9 @@
 """Meta-Regularisation in small: `python recipes/metareg/tables.py PART ... --data FOLDER --output FOLDER`.
 
 PARTS are `sweep` (weights of the smoothness term), `four` (both energies for training and test, three seeds of the key ways),
-`forms` (of the kernel), `grid` (equation 12 as printed) and `full` (images of 256 x 256 voxels); without any, all. `sweep`
-chooses the weights of the others, by Dice of the validation pairs. What is trained is not trained again, what was interrupted
-goes on. Then every run is scored on the test pairs, and the tables are printed and drawn.
+`rates` (of learning), `forms` (of the kernel), `grid` (equation 12 as printed) and `full` (images of 256 x 256 voxels); without
+any, all. `sweep` chooses the weights of the others, by Dice of the validation pairs. What is trained is not trained again, what
+was interrupted goes on. Then every run is scored on the test pairs, and the tables are printed and drawn.
 """
 
 from __future__ import annotations
@@ -174,17 +174,19 @@ def table(runs: Sequence[Run], output: Path) -> str:
         rows.append(
             f"| as it lies | | | {energy} | {100 * fmean(still['dice']):.2f} ({100 * stdev(still['dice']):.2f}) | | | | | |"
         )
-    groups = dict.fromkeys((run.way, run.weight, run.energy) for run in runs)
-    for way, weight, energy in groups:
-        alike = [run for run in runs if (run.way, run.weight, run.energy) == (way, weight, energy)]
+    groups = dict.fromkeys((run.way, run.weight, run.energy, run.rate) for run in runs)
+    for way, weight, energy, rate in groups:
+        alike = [run for run in runs if (run.way, run.weight, run.energy, run.rate) == (way, weight, energy, rate)]
         for test in tested(alike[0].side) if len(alike) > 1 or way not in SEEDED else [energy]:
             each = {run.seed: read(run, output)[test] for run in alike}
             against: list[str] = []
             for rival in RIVALS:
-                rivals = [run for run in runs if run.way == rival and run.energy == energy]
+                rivals = [run for run in runs if (run.way, run.energy, run.rate) == (rival, energy, rate)]
                 base = {run.seed: read(run, output)[test] for run in [r for r in rivals if r.weight == weight] or rivals}
                 against.append("" if way in (rival, RIVALS[0]) or not base else difference(each, base))
-            rows.append(f"| {way} | {weight:g} | {energy} | {test} | {line(list(each.values()))} | {' | '.join(against)} |")
+            rows.append(
+                f"| {alike[0].title} | {weight:g} | {energy} | {test} | {line(list(each.values()))} | {' | '.join(against)} |"
+            )
     return "\n".join(rows)
 
 
@@ -194,7 +196,7 @@ def kernel_table(runs: Sequence[Run], output: Path) -> str:
     for run in runs:
         for figures in read(run, output)["kernel"]:
             cells = " | ".join(f"{figures[f'kernel_{name}']:.3f}" for name in FIGURES)
-            rows.append(f"| {run.way} | {run.weight:g} | {run.energy} | {run.seed} | {cells} |")
+            rows.append(f"| {run.title} | {run.weight:g} | {run.energy} | {run.seed} | {cells} |")
     return "\n".join(rows)
 
 

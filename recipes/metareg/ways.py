@@ -13,6 +13,7 @@ Table = dict[str, Any]
 LEARNED_UP: Table = {"upsampling": "transposed"}
 SWEPT = (0.005, 0.02, 0.08, 0.3)  # weights of the smoothness term
 SEEDS = (0, 1, 2)
+RATE, QUICKER = 2e-3, (6e-3, 18e-3)  # of Muon: that of all tables but `rates`, and those beside it there
 HALF, FULL = 128, 256  # voxels along either axis of an image; the paper's are as large as the latter
 
 
@@ -44,6 +45,7 @@ WAYS: dict[str, Table] = {  # changes of the table `model`
     "loosely_held": smoothed(form="separable", taps=25, penalty={"positivity": 0.1}),
     "autocorrelation": smoothed(form="autocorrelation", taps=25),
     "gaussian": smoothed(form="gaussian", taps=25, shared=True, penalty=UNHELD),
+    "unnormalised": smoothed(form="separable", taps=25, normalised=False),
     "free": smoothed(form="free", taps=25),
     "free_unheld": smoothed(form="free", taps=25, penalty=UNHELD),
     "free_delta": smoothed(form="free", taps=25, start="delta"),
@@ -69,6 +71,7 @@ class Run:
         weight: of the smoothness term; None for the best of the sweep, by validation Dice.
         seed: of weights and batches.
         side: voxels along either axis.
+        rate: of learning.
     """
 
     way: str
@@ -76,6 +79,7 @@ class Run:
     weight: float | None = None
     seed: int = 0
     side: int = HALF
+    rate: float = RATE
 
     @property
     def pairs(self) -> str:
@@ -85,7 +89,13 @@ class Run:
     @property
     def name(self) -> str:
         """Of its folder; the weight must be known."""
-        return f"{self.way}-{self.pairs}-{self.weight:g}-seed{self.seed}"
+        rate = "" if self.rate == RATE else f"-rate{self.rate:g}"
+        return f"{self.way}-{self.pairs}-{self.weight:g}{rate}-seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return self.way if self.rate == RATE else f"{self.way}, rate {self.rate:g}"
 
 
 SEEDED = ("voxelmorph2", "ablated", "metareg", "unheld")
@@ -117,12 +127,19 @@ def grid() -> Iterator[Run]:
     yield from (Run(way=way) for way in (*SEEDED, *GRID))
 
 
+def rates() -> Iterator[Run]:
+    """Rates of learning, the middle one with three seeds."""
+    ways = ("voxelmorph2", "ablated", "metareg")
+    yield from (Run(way=way, rate=rate) for rate in (RATE, *QUICKER) for way in ways)
+    yield from (Run(way=way, rate=QUICKER[0], seed=seed) for seed in SEEDS[1:] for way in ways)
+
+
 def full() -> Iterator[Run]:
     """The key ways on images of the paper's size, large deformations."""
     yield from (Run(way=way, side=FULL) for way in AT_FULL_SIZE)
 
 
-PARTS = {"sweep": sweep, "four": four, "forms": forms, "grid": grid, "full": full}
+PARTS = {"sweep": sweep, "four": four, "rates": rates, "forms": forms, "grid": grid, "full": full}
 
 
 def tested(side: int) -> tuple[str, ...]:
@@ -137,7 +154,8 @@ def tuned_like(way: str) -> str:
 
 def changes(run: Run) -> Table:
     """How the settings of a run differ from `base.toml`, but for the loss."""
-    return {"model": WAYS[run.way] | {"preparation": {"shape": [run.side, run.side]}}, "seed": run.seed}
+    model = WAYS[run.way] | {"preparation": {"shape": [run.side, run.side]}}
+    return {"model": model, "scheme": {"optimiser": {"rate": run.rate}}, "seed": run.seed}
 
 
 def at(run: Run, weight: float) -> Run:

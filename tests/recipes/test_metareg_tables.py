@@ -121,3 +121,17 @@ def test_figures_of_kernels_have_a_row_for_each_run_that_has_one(tables, tmp_pat
     assert row.startswith("| metareg | 0.02 | large | 1 | 0.000 | ")
     assert f" | {kernel['kernel_spectrum']:.3f} | " in row
     assert row.endswith(" | 1.000 |")
+
+
+def test_a_rate_of_learning_is_compared_with_the_same(tables, tmp_path: Path) -> None:
+    output, run = tmp_path / "out", importlib.import_module("ways").Run
+    write_pairs(output)
+    runs = [run(way=way, weight=0.02, rate=rate) for way in ("voxelmorph2", "metareg") for rate in (2e-3, 6e-3)]
+    assert [one.name for one in runs[2:]] == ["metareg-large-0.02-seed0", "metareg-large-0.02-rate0.006-seed0"]
+    assert tables.settings_of(runs[3], tmp_path, None).scheme.optimiser.rate == 6e-3
+    assert tables.settings_of(runs[2], tmp_path, None).scheme.optimiser.rate == 2e-3
+    for one, test in zip(runs, (0.6, 0.65, 0.7, 0.8), strict=True):
+        write_scores(output, one, test, 0.5, 0.08 if one.way == "metareg" else 0.1)
+    rows = {row.split(" | ")[0]: row for row in tables.table(runs, output).splitlines()}
+    assert "+10.00 (+9.00 to +11.00)" in rows["| metareg"]
+    assert "+15.00 (+14.00 to +16.00)" in rows["| metareg, rate 0.006"]
