@@ -340,7 +340,7 @@ def test_a_pair_without_a_map_teaches_nothing(weighting: AnyWeighting, dim: int,
         forward = Model.forward
 
         def failing(model: Model, fixed: Tensor, moving: Tensor, prompts: None = None) -> Prediction:
-            given = forward(model, fixed, moving).final  # noqa: B023
+            given = forward(model, fixed, moving, prompts).final  # noqa: B023
             away = given.values + torch.tensor([0.0, 1e4]).reshape(-1, *(1,) * (dim + 1))
             return Prediction((replace(given, values=away, failed=torch.tensor([False, True])),))
 
