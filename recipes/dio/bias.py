@@ -66,9 +66,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    folder = read_model(options.model)
-    pairs = COHORTS["hippocampus"](options.data, Path()).test["test pairs"][: options.pairs]
     try:
+        folder = read_model(options.model)
+        pairs = COHORTS["hippocampus"](options.data, Path()).test["test pairs"][: options.pairs]
         found = {name: [list(looks(folder, pair, name)) for pair in pairs] for name in ("features", "intensities")}
     except WarpwrightError as error:
         sys.stderr.write(f"{error}\n")

@@ -42,6 +42,19 @@ def penalty(layer: SmoothingKernel) -> Tensor:
     return found
 
 
+def descend(layer: SmoothingKernel) -> None:
+    """Down the penalty of a layer, alone."""
+    descent = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def value() -> float:
+        descent.zero_grad()
+        found = penalty(layer)
+        found.backward()
+        return found.item()
+
+    descent.step(value)
+
+
 # ----------------------------------------------------------------------------------------------------------- penalties
 
 
@@ -91,17 +104,9 @@ def test_descent_makes_a_free_kernel_one_that_is_accepted(normalised: bool, dim:
     assert before["kernel_asymmetry"] > 0.2
     assert before["kernel_spectrum"] < -0.1
     assert before["kernel_rank"] > 0.2
-    descent = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-
-    def value() -> float:
-        descent.zero_grad()
-        found = penalty(layer)
-        found.backward()
-        return found.item()
-
-    first = value()
-    descent.step(value)
-    assert value() < 1e-3 * first
+    first = penalty(layer).item()
+    descend(layer)
+    assert penalty(layer).item() < 1e-3 * first
     after = layer.figures()
     assert after["kernel_asymmetry"] < 0.05
     assert after["kernel_spectrum"] > -0.02
@@ -122,15 +127,7 @@ def test_a_form_leaves_out_of_the_penalty_what_it_cannot_break(dim: int) -> None
     assert layer.figures()["kernel_spectrum"] < -0.1
     assert penalty(layer).item() == pytest.approx(3 * negative_spectrum(layer.kernels()).sum().item())
     box = layer.figures()["kernel_spectrum"]
-    descent = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-
-    def value() -> float:
-        descent.zero_grad()
-        found = penalty(layer)
-        found.backward()
-        return found.item()
-
-    descent.step(value)
+    descend(layer)
     assert layer.figures()["kernel_spectrum"] > -0.02 > box
 
 
