@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warpwright.config import to_mapping
+from warpwright.errors import BadInput
 from warpwright.training import train
 from warpwright.training.config import read_training
 from warpwright.training.settings import Training
 
-__all__ = ["folder_of", "settings_of", "trained", "write_table"]
+__all__ = ["done_before", "folder_of", "settings_of", "trained", "write_table"]
 
 
 def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
@@ -33,6 +36,19 @@ def settings_of(config: Path, output: Path, seed: int = 0) -> Training:
 def folder_of(name: str, seed: int = 0) -> str:
     """What the folder of a run is called."""
     return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def done_before(settings: Training, folder: Path) -> bool:
+    """Whether a folder holds the scores of a training already.
+
+    Raises:
+        BadInput: they are those of other settings.
+    """
+    if not (folder / "scores.json").exists():
+        return False
+    if json.loads((folder / "training.json").read_text(encoding="utf-8")) != json.loads(json.dumps(to_mapping(settings))):
+        raise BadInput(f"{folder}: was trained with other settings, expected that it is moved away or another --output")
+    return True
 
 
 def trained(settings: Training, folder: Path, device: str) -> bool:

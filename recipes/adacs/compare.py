@@ -28,10 +28,10 @@ from pictures import draw_pairs
 from trials import KEY, PARTS, Trial, alike, changes
 
 from nuisances import Given, hearts, hippocampi, planted, usual_places
-from runs import trained, write_table
+from runs import done_before, trained, write_table
 from scoring import folds
-from warpwright.config import from_mapping, merged, read_mapping, to_mapping
-from warpwright.errors import BadInput, WarpwrightError
+from warpwright.config import from_mapping, merged, read_mapping
+from warpwright.errors import WarpwrightError
 from warpwright.evaluation import HALF, PUBLISHED, bootstrap_interval, contour_figures, paired_t_test
 from warpwright.geometry import Image
 from warpwright.io import read_labels, read_scalar
@@ -92,9 +92,7 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
     manifest = output / "tables" / f"{trial.name}.csv"
     write_table(manifest, given.rows)
     settings = settings_of(trial, manifest)
-    if (folder / "scores.json").exists():
-        if json.loads((folder / "training.json").read_text(encoding="utf-8")) != json.loads(json.dumps(to_mapping(settings))):
-            raise BadInput(f"{folder}: was trained with other settings, expected that it is moved away or another --output")
+    if done_before(settings, folder):
         return True
     if not trained(settings, folder, device):
         return False

@@ -25,7 +25,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bump_pairs import ROWS, scored, write_bump_pairs
 from gallery import draw_gallery, draw_sweep
-from runs import trained, write_table
+from runs import done_before, trained, write_table
 from warpwright.config import from_mapping, merged, read_mapping
 from warpwright.errors import BadInput, WarpwrightError
 from warpwright.evaluation import bootstrap_interval, dice, folding, mean_over_labels
@@ -91,9 +91,10 @@ def finished(run: Run, options: argparse.Namespace) -> bool:
     if weighed is None:
         raise BadInput(f"{options.output}: holds no sweep of {tuned_like(run.way)}, expected `tables.py sweep` first")
     folder = options.output / weighed.name
-    if (folder / "scores.json").exists():
+    settings = settings_of(weighed, options.output, options.steps)
+    if done_before(settings, folder):
         return True
-    if not trained(settings_of(weighed, options.output, options.steps), folder, options.device):
+    if not trained(settings, folder, options.device):
         return False
     score(weighed, options.output)
     return True

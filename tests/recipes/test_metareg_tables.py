@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from warpwright.config import to_mapping
+from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.io import write_image
 from warpwright.layers import KernelSmoothing
@@ -89,6 +92,18 @@ def test_weights_are_chosen_by_validation_pairs(tables, tmp_path: Path) -> None:
     assert tables.known(run(way="gaussian"), tmp_path).weight == 0.02  # as metareg
     assert tables.known(run(way="ablated"), tmp_path) is None
     assert tables.known(run(way="metareg", weight=0.3), tmp_path).weight == 0.3
+
+
+def test_scores_of_other_settings_are_refused_not_shown(tables, tmp_path: Path) -> None:
+    run = importlib.import_module("ways").Run(way="metareg", weight=0.02)
+    write_scores(tmp_path, run, 0.7, 0.7)
+    settings = tables.settings_of(run, tmp_path, None)
+    (tmp_path / run.name / "training.json").write_text(json.dumps(to_mapping(settings)))
+    options = argparse.Namespace(output=tmp_path, device="cpu", steps=None)
+    assert tables.finished(run, options)
+    options.steps = settings.steps + 1
+    with pytest.raises(BadInput, match=f"{run.name}: was trained with other settings"):
+        tables.finished(run, options)
 
 
 def test_a_table_compares_the_same_seeds(tables, tmp_path: Path) -> None:
