@@ -81,7 +81,7 @@ def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
 
 
 def hippocampi(data: Path, folder: Path, condition: str, fold: int = 0) -> Given:
-    """Volumes and themselves under smooth bumps: of 140 people to learn from, 21 to choose the model, 20 to score.
+    """Volumes and themselves under smooth bumps: of 140 people to learn from, 21 to watch, 20 to score.
 
     The first twenty by name are scored. Between people squared differences of these crops say little (`adacs/RESULTS.md`), and
     the heart that this stands for is one person's. Arguments as in `hearts`; folds are all the same.
@@ -164,7 +164,7 @@ def _bumped(image: Path, labels: Path, folder: Path, condition: str) -> tuple[Pa
 
 
 def _named(condition: str) -> str:
-    """A folder for a condition, another one whenever anything about the images changes."""
+    """A folder for a condition and the settings here; what else makes the images (`corrupt`, say) is not in its name."""
     made = hashlib.sha256(repr((HEART, HIPPOCAMPUS, BUMPS, SIDE)).encode()).hexdigest()
     return f"{condition}-{made[:8]}"
 

@@ -15,6 +15,7 @@ from warpwright.config import to_mapping
 from warpwright.errors import BadInput
 from warpwright.training import train
 from warpwright.training.config import read_training
+from warpwright.training.resuming import changed
 from warpwright.training.settings import Training
 
 __all__ = ["done_before", "folder_of", "settings_of", "trained", "write_table"]
@@ -46,8 +47,10 @@ def done_before(settings: Training, folder: Path) -> bool:
     """
     if not (folder / "scores.json").exists():
         return False
-    if json.loads((folder / "training.json").read_text(encoding="utf-8")) != json.loads(json.dumps(to_mapping(settings))):
-        raise BadInput(f"{folder}: was trained with other settings, expected that it is moved away or another --output")
+    before = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if (other := changed(before, to_mapping(settings))) is not None:
+        key, then, now = other
+        raise BadInput(f"{folder}: was trained with {key} = {then}, now it is {now}: expected to be moved away")
     return True
 
 

@@ -1,7 +1,9 @@
-"""Pictures of the trials: what the score says of corrupted images, and how far a contour is brought (the paper's Fig. 4, 5)."""
+"""Pictures of the trials: contours, what the score says and does, curves of its smoothness (Fig. 3, 4 and 5 of the paper)."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,16 +20,17 @@ from warpwright.product.model_folder import ModelFolder
 from warpwright.product.trust import score_map
 from warpwright.transforms import resample
 
-__all__ = ["draw_pairs"]
+__all__ = ["draw_momentum", "draw_pairs"]
 
 mpl.use("Agg")
-COLUMNS = ("fixed", "planted", "score", "moving", "as it lies", "vanilla", "adacs")
+COLUMNS = ("fixed", "planted", "score", "moving", "as it lies", "vanilla", "adacs", "adacs, scored")
 
 
 def draw_pairs(given: Given, vanilla: ModelFolder, adacs: ModelFolder, path: Path, count: int = 3) -> None:
     """A row for each of some test pairs: images, what was planted, the score, and absolute residuals with contours.
 
-    Fixed contours are green, moved ones red; volumes are shown in the middle slice of the third axis.
+    The last residual is weighed by the score. Fixed contours are green, moved ones red; volumes are shown in the middle slice
+    of the third axis.
 
     Args:
         given: the test pairs.
@@ -50,7 +53,7 @@ def draw_pairs(given: Given, vanilla: ModelFolder, adacs: ModelFolder, path: Pat
         _grey(row[2], score.data)
         _grey(row[3], moving.data)
         maps = [None, *(register_direct(folder.model, fixed, moving).forward for folder in (vanilla, adacs))]
-        for axis, forward in zip(row[4:], maps, strict=True):
+        for axis, forward in zip(row[4:7], maps, strict=True):
             moved, labels = moving, drawn
             if forward is not None:
                 moved = resample(moving, forward, fixed.grid)
@@ -59,11 +62,33 @@ def draw_pairs(given: Given, vanilla: ModelFolder, adacs: ModelFolder, path: Pat
                 _grey(axis, (moved.data - fixed.data).abs())
                 _contour(axis, labels, "r")
             _contour(axis, true, "lime")
+        assert maps[-1] is not None
+        _grey(row[7], score.data * (resample(moving, maps[-1], fixed.grid).data - fixed.data).abs())
         row[0].set_ylabel(name, fontsize=6)
     for axis, title in zip(axes[0], COLUMNS, strict=True):
         axis.set_title(title, fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_momentum(runs: Mapping[str, Path], path: Path) -> None:
+    """Mean residual mu and weight w of the score's smoothness over the updates, the paper's Fig. 5.
+
+    Args:
+        runs: the `metrics.jsonl` of AdaCS by data.
+        path: where the picture goes.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
+    for name, log in runs.items():
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in rows if "residual" in row]
+        for axis, key in zip(axes, ("residual", "score_smoothness"), strict=True):
+            axis.plot([row["step"] for row in rows], [row[key] for row in rows], label=name)
+    for axis, title in zip(axes, ("mean squared residual", "weight of the score's smoothness"), strict=True):
+        axis.set(title=title, xlabel="update", ylim=(0, None))
+        axis.legend()
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

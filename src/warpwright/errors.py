@@ -4,7 +4,11 @@ The sentence names what (the file or the argument), what was found and what was 
 and exits with `exit_code`; nothing else in the package decides how a failure is shown.
 """
 
-__all__ = ["BadInput", "Failed", "WarpwrightError"]
+from collections.abc import Iterable
+
+__all__ = ["BadInput", "Failed", "WarpwrightError", "first_of"]
+
+NAMED = 20  # so many things are named in one sentence
 
 
 class WarpwrightError(Exception):
@@ -21,3 +25,10 @@ class BadInput(WarpwrightError):
 
 class Failed(WarpwrightError):
     """The input was good but the work could not be done: full disk, diverged solve, missing extra."""
+
+
+def first_of(names: Iterable[str], separator: str = ", ") -> str:
+    """The first 20 of some names, and how many more there are."""
+    every = list(names)
+    more = f"{separator}and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return separator.join(every[:NAMED]) + more

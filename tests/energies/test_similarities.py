@@ -218,15 +218,13 @@ def test_moving_weight_follows_the_displacement_without_a_gradient(dim: int, gen
     torch.testing.assert_close(displacement.grad[:, :1, :2], slope[:, :, :2])
 
 
-def test_reduce_by_weight_and_by_domain(shape: tuple[int, ...], generator: torch.Generator) -> None:
+def test_reduce_is_the_weighted_mean(shape: tuple[int, ...], generator: torch.Generator) -> None:
     values, weight = normal(generator, 2, 1, *shape), weights(generator, 1, 1, *shape)
     v, w = values.numpy().reshape(2, -1), weight.numpy().reshape(1, -1)
     np.testing.assert_allclose(reduce(values).numpy(), v.mean(1))
     np.testing.assert_allclose(reduce(values, weight).numpy(), (v * w).sum(1) / w.sum())
-    np.testing.assert_allclose(reduce(values, weight, by="domain").numpy(), (v * w).mean(1))
     inputs = (values.requires_grad_(), weight.requires_grad_())
     assert gradcheck(reduce, inputs)
-    assert gradcheck(lambda a, b: reduce(a, b, by="domain"), inputs)
 
 
 def test_mse_is_the_mean_of_squares(shape: tuple[int, ...], generator: torch.Generator) -> None:

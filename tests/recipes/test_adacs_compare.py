@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from warpwright.config import to_mapping
+from warpwright.errors import Failed
 from warpwright.geometry import Grid, Image
 from warpwright.io import read_labels, read_scalar, write_image
 from warpwright.methods import Model, ModelSettings
 from warpwright.networks import VoxelMorph
 from warpwright.networks.scoring import VoxelMap
 from warpwright.product.model_folder import read_model, write_model
+from warpwright.training.settings import Training
 from warpwright.transforms import Preparation
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -49,10 +52,10 @@ def write_hearts(data: Path) -> None:
             write_image(folder / f"{end}_label.nii.gz", Image(labels, grid))
 
 
-def write_scores(output: Path, trial: Any, dsc: float, auc: list[float]) -> None:
-    """As if a trial had been trained and scored on two pairs, of which the second gains twice as much."""
+def scores_of(dsc: float, auc: list[float]) -> dict[str, Any]:
+    """Scores of two pairs, of which the second gains twice as much."""
     each = {"dsc": [dsc - 0.05, 2 * dsc - 0.65], "hd": [3.0, 5.0], "asd": [1.0, 1.0]}
-    found = {
+    return {
         "half": each,
         "published": each,
         "folds": [0.0, 0.0],
@@ -60,8 +63,12 @@ def write_scores(output: Path, trial: Any, dsc: float, auc: list[float]) -> None
         "auc": auc,
         "auc_places": [a - 0.3 for a in auc],
     }
+
+
+def write_scores(output: Path, trial: Any, dsc: float, auc: list[float]) -> None:
+    """As if a trial had been trained and scored."""
     (output / trial.name).mkdir(parents=True)
-    (output / trial.name / "scores.json").write_text(json.dumps(found))
+    (output / trial.name / "scores.json").write_text(json.dumps(scores_of(dsc, auc)))
 
 
 def test_hearts_leave_one_patient_out_and_know_what_was_planted(compare, tmp_path: Path) -> None:
@@ -95,8 +102,11 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         plain = compare.settings_of(compare.Trial(data=trial.data, network=trial.network), tmp_path / "table.csv")
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
-        assert trial.name not in names
         names.add(trial.name)
+    assert len(names) == 90
+    assert f"# {len(names)} trainings" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in compare.PARTS.values():
+        assert len({trial.name for trial in part()}) == len(list(part()))
     for data in ("hearts", "hippocampus"):
         for network in sys.modules["trials"].NETWORKS:
             trial = compare.Trial(data=data, network=network)
@@ -118,6 +128,49 @@ def test_a_table_compares_equal_seeds_and_gives_hearts_no_p(compare, tmp_path: P
     assert "0.850 (0.550)" in hearts
     assert "p" not in hearts.split("|")[6]
     assert "+3.75 (+3.00, +4.50), +2.50 to +5.00, p" in volumes
+
+
+def test_a_collapse_is_a_result_of_the_ablation_and_of_nothing_else(compare, tmp_path: Path, monkeypatch) -> None:
+    """It has a row beside those of the key schemes, and is not trained again; another training that fails ends the recipe."""
+    given = compare.Given([("id",)], [], (1,))
+    monkeypatch.setattr(compare, "READ", {name: lambda *_: given for name in compare.READ})
+    monkeypatch.setattr(compare, "read_model", lambda _: None)
+    monkeypatch.setattr(compare, "score", lambda *_, **__: scores_of(0.7, []))
+    seen: list[str] = []
+
+    def trained(settings: Training, folder: Path, _: str) -> bool:
+        seen.append(folder.name)
+        folder.mkdir(parents=True)
+        (folder / "training.json").write_text(json.dumps(to_mapping(settings)))
+        if getattr(settings.scheme.weighting, "alpha", 1.0) == 0:
+            raise Failed("step 7: the score has collapsed (pairs a~b); there is no checkpoint yet")
+        return True
+
+    monkeypatch.setattr(compare, "trained", trained)
+    trials = list(compare.PARTS["ablation"]())
+    assert all(compare.finished(trial, tmp_path, tmp_path, "cpu") for trial in (*trials, *trials))
+    assert len(seen) == len(set(seen)) == 8
+    lines = compare.table(trials, tmp_path).splitlines()
+    assert len(lines) == 2 + 8
+    (row,) = (line for line in lines if line.startswith("| hearts | voxelmorph | adacs-no-regulariser |"))
+    assert "| step 7: the score has collapsed | " in row
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    (row,) = (line for line in lines if line.startswith("| hearts | voxelmorph | adacs-no-tv |"))
+    assert row.count("| +0.00 |") == 2  # over vanilla, and AdaCS over it
+
+    def failing(*_: object) -> bool:
+        raise Failed("step 7: the loss is nan")
+
+    monkeypatch.setattr(compare, "trained", failing)
+    with pytest.raises(Failed, match="the loss is nan"):
+        compare.finished(compare.Trial(data="hearts", scheme="nll"), tmp_path, tmp_path, "cpu")
+
+
+def test_curves_are_drawn_from_logs(compare, tmp_path: Path) -> None:
+    rows = [{"step": 20 * k, "residual": 0.02, "score_smoothness": 0.01 * k} for k in range(1, 4)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*rows, {"step": 60, "dice": 0.5})))
+    compare.draw_momentum({"hearts": tmp_path / "a.jsonl"}, tmp_path / "momentum.png")
+    assert (tmp_path / "momentum.png").stat().st_size > 5_000
 
 
 def test_the_area_counts_pairs_of_voxels(compare) -> None:

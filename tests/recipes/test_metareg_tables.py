@@ -98,11 +98,11 @@ def test_scores_of_other_settings_are_refused_not_shown(tables, tmp_path: Path) 
     run = importlib.import_module("ways").Run(way="metareg", weight=0.02)
     write_scores(tmp_path, run, 0.7, 0.7)
     settings = tables.settings_of(run, tmp_path, None)
-    (tmp_path / run.name / "training.json").write_text(json.dumps(to_mapping(settings)))
+    (tmp_path / run.name / "training.json").write_text(json.dumps(to_mapping(settings) | {"log_every": 7}))  # nothing to it
     options = argparse.Namespace(output=tmp_path, device="cpu", steps=None)
     assert tables.finished(run, options)
     options.steps = settings.steps + 1
-    with pytest.raises(BadInput, match=f"{run.name}: was trained with other settings"):
+    with pytest.raises(BadInput, match=f"{run.name}: was trained with steps = {settings.steps}, now it is {options.steps}"):
         tables.finished(run, options)
 
 

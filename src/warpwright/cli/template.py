@@ -7,7 +7,7 @@ from pathlib import Path
 from warpwright.cli.cohort import progress_of_pairs
 from warpwright.cli.cohort_options import Where
 from warpwright.cli.console import say, say_json, warn
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.product.choices import Header, Initialise, Kind, Preset, SimilarityName
 
 __all__ = ["template"]
@@ -61,7 +61,6 @@ def template(
     from dataclasses import asdict
 
     from warpwright.cohort.work import Options, absolute
-    from warpwright.data.manifest import first_of
     from warpwright.template.build import build
     from warpwright.template.work import Template
 

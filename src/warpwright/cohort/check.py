@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from warpwright.cohort.work import Options, Work
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.io.image import READABLE
 
 __all__ = ["check_files", "check_options", "check_work", "fault_of_id"]

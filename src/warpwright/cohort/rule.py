@@ -13,8 +13,7 @@ from pathlib import Path
 
 from warpwright.cohort.bids import EXTENSIONS, Name, derived, label_of_file, label_of_name, read_filter, read_name
 from warpwright.cohort.work import DESCRIPTION, Options, Pair, Rule, Work, absolute, load_work
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.io.image import READABLE
 
 __all__ = ["bids_names", "work_of_rule"]

@@ -26,8 +26,7 @@ from warpwright.cohort.provenance import Seen, State, read_record, same_run, sta
 from warpwright.cohort.table import outcome, require_parquet, write_pairs, write_parquet, write_tables
 from warpwright.cohort.work import DESCRIPTION, Work, load_work, options_digest, save_work
 from warpwright.config import to_mapping
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput, Failed, WarpwrightError
+from warpwright.errors import BadInput, Failed, WarpwrightError, first_of
 from warpwright.product.output import check_folder
 
 __all__ = ["Engine", "Plan", "Shard", "execute", "in_order", "look_at", "make_plan"]

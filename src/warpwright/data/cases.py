@@ -11,8 +11,8 @@ from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
-from warpwright.data.manifest import Case, Data, first_of
-from warpwright.errors import BadInput
+from warpwright.data.manifest import Case, Data
+from warpwright.errors import BadInput, first_of
 from warpwright.geometry import Grid, Image
 from warpwright.io import Points, check_on_grid, read_image, read_labels, read_mask, read_points, require_structure
 from warpwright.sampling import inside

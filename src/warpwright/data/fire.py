@@ -39,8 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 
 __all__ = ["FireCategory", "FirePair", "FireSplit", "read_fire"]
 

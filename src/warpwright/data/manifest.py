@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
@@ -22,7 +22,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.io import Header, Space
 from warpwright.io.image import READABLE, suffix_of
 
@@ -31,7 +31,6 @@ __all__ = ["Case", "CasePair", "Cohort", "Data", "Pairing", "Split", "first_of",
 Pairing = Literal["random", "group", "paired", "atlas"]
 Split = Literal["train", "validation", "test"]
 
-NAMED = 20  # so many things are named in one sentence
 EXTRAS = ("mask", "labels", "points")  # files that an image may come with
 SIDES = ("fixed", "moving")
 OF_IMAGES = ("image", *EXTRAS)
@@ -214,13 +213,6 @@ def read_pair_table(table: Path) -> tuple[CasePair, ...]:
         BadInput: the table cannot be read, is one of images, names something twice, or points nowhere.
     """
     return _read_table(table, "paired")[1]
-
-
-def first_of(names: Iterable[str], separator: str = ", ") -> str:
-    """The first 20 of some names, and how many more there are."""
-    every = list(names)
-    more = f"{separator}and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return separator.join(every[:NAMED]) + more
 
 
 def _pair(fixed: Case, moving: Case) -> CasePair:

@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.evaluation._arrays import nan_mean
 
 __all__ = ["Averages", "Category", "PairErrors", "Scores", "auc", "score", "table"]
@@ -40,7 +40,6 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 THRESHOLDS = (15, 25, 50)
 OF_CLASSES = 25  # the threshold at which the literature tells the classes apart
 LARGEST, MEDIAN = 50.0, 20.0  # of an acceptable pair, pixels
-NAMED = 5  # so many pairs are named in one sentence
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,7 +142,7 @@ def score(pairs: Sequence[PairErrors], thresholds: Sequence[int] = THRESHOLDS) -
         raise BadInput("the FIRE protocol scores at least one pair, got none")
     twice = [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]
     if twice:
-        raise BadInput(f"each pair of FIRE is scored once, got {_first_of(twice)} more than once")
+        raise BadInput(f"each pair of FIRE is scored once, got {first_of(twice)} more than once")
     categories, points = np.array([pair.category for pair in pairs]), [pair.distances for pair in pairs]
 
     def averages(values: Sequence[float]) -> Averages:
@@ -183,9 +182,7 @@ def table(identity: Sequence[PairErrors], methods: Mapping[str, Sequence[PairErr
     for name, pairs in methods.items():
         odd = sorted({pair for pair, *_ in wanted ^ _described(pairs)})
         if odd:
-            raise BadInput(
-                f"{name}: differs from the identity in {_first_of(odd)}, expected the same pairs, classes and points"
-            )
+            raise BadInput(f"{name}: differs from the identity in {first_of(odd)}, expected the same pairs, classes and points")
     of_classes = [f"@{OF_CLASSES} {category}" for category in CATEGORIES]
     heads = ["method", "AUC of", "TRE, px", *(f"TRE {category}" for category in CATEGORIES)]
     heads += [*(f"@{limit}" for limit in THRESHOLDS), *of_classes, f"@{OF_CLASSES} class mean", "acceptable, %", "failed"]
@@ -206,11 +203,6 @@ def _rows(name: str, scores: Scores) -> Iterator[list[str]]:
 
 def _described(pairs: Sequence[PairErrors]) -> set[tuple[str, str, int]]:
     return {(pair.name, pair.category, len(pair.distances)) for pair in pairs}
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _distances(what: str, errors: ArrayLike) -> np.ndarray:

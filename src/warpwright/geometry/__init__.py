@@ -4,7 +4,7 @@ from warpwright.geometry.coordinates import affine_points, identity_points, move
 from warpwright.geometry.derivatives import determinant, divergence, gradient, jacobian, jacobian_determinant, world_gradient
 from warpwright.geometry.grid import NEGATIVE, POSITIVE, Grid, anatomical_axes, transform_points
 from warpwright.geometry.image import Image
-from warpwright.geometry.precision import full_precision
+from warpwright.geometry.precision import computing_in, full_precision
 
 __all__ = [
     "NEGATIVE",
@@ -13,6 +13,7 @@ __all__ = [
     "Image",
     "affine_points",
     "anatomical_axes",
+    "computing_in",
     "determinant",
     "divergence",
     "full_precision",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpwright.energies.losses import Value, pair_loss
 from warpwright.energies.pairs import PairBatch, Prediction
+from warpwright.geometry import computing_in
 from warpwright.layers import FieldLayer
 from warpwright.methods.model import Model, predict, predict_both
 
@@ -64,7 +65,7 @@ def batch_loss(model: Model, batch: PairBatch, precision: torch.dtype | None = N
 
 def views(model: Model, batch: PairBatch, precision: torch.dtype | None = None) -> tuple[tuple[PairBatch, Prediction], ...]:
     """The pairs with what a model says about them, and where its loss looks both ways the swapped pairs with theirs."""
-    with torch.autocast(batch.fixed.device.type, dtype=precision or torch.bfloat16, enabled=precision is not None):
+    with computing_in(precision, batch.fixed):
         if model.settings.directions == "forward":
             return ((batch, predict(model, batch)),)
         there, back = predict_both(model, batch)

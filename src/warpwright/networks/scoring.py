@@ -37,7 +37,7 @@ class VoxelMap(nn.Module):
             nn.init.constant_(cast(Tensor, self.head.bias), constant)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.core(images))
+        return self.head(self.core(images)).to(images.dtype)  # also under autocast
 
     def scores(self, images: Tensor) -> Tensor:
         """The map between 0 and 1."""

@@ -6,13 +6,14 @@ score is kept beside it, to tell where residuals can be trusted.
 
     model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
 
-r is the squared residual (of several terms their mean, by their weights); w rises as residuals fall: `w = beta m`, where m
-follows `cos(min(factor mu, 1) pi/2)`, mu being the mean weighed residual of a step.
+r is the squared residual; means are over what images cover and masks count, in proportion to their weights, so that the model's
+loss is the plain one where S is 1. w rises as residuals fall: `w = beta m`, where m follows `cos(min(factor mu, 1) pi/2)`, mu
+being the mean of r in a step.
 
 Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
 code (in the paper it is 1, with which w hardly changes), which we do not let take w beyond its zero. The score begins at 0.88
-everywhere: from fresh weights, of which it is about 0.5, all gradients push it up at first, Adam runs on to where the sigmoid
-has no slope left, and it stays at 1.
+everywhere: from fresh weights, of which it is about 0.5, all gradients push it up at first, the optimiser runs on to where the
+sigmoid has no slope left, and it stays at 1.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ from warpwright.energies.losses import Images, Term
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput, Failed
+from warpwright.geometry import computing_in
 from warpwright.methods import Model, evaluating, views
 from warpwright.networks.scoring import VoxelMap
+from warpwright.networks.widths import check_scale
 from warpwright.schemes.base import Synchronise
+from warpwright.schemes.optimisers import AnyOptimiser, Muon, at_rate
 from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 from warpwright.schemes.weighting import (
     Weighting,
     WeightingSettings,
+    check_factors,
     check_pointwise,
     residuals,
     solved_pairs,
@@ -56,12 +61,14 @@ class AdaptiveScoring(WeightingSettings):
         momentum: decay of the average m.
         factor: of the mean residual in the cosine; 1 as printed, 50 as in the code for losses over both directions.
         warmup: share of the training in which the model learns alone, and again the score alone.
-        rate: learning rate of the score (Adam).
+        optimiser: of the score; its rate follows the scheme's schedule. The paper's is `Adam(rate=1e-4)`, at one rate.
         scale: factor of the widths of its network.
-        paper_code: as the published code has it: voxels that are 0 in both images do not count, the gradient of the score's
-            loss also reaches the model, the score begins as fresh weights have it, beta stands within the average, whose
-            decay grows from 0 over 100 epochs of 50 steps, and the cosine goes on beyond its zero. (mu is that of a step there
-            too, where the code has the mean since the epoch began.)
+        paper_code: as the published code has it: voxels that are 0 in both images do not count, though means are over all of
+            them, mu is that of `S r`, the gradient of the score's loss also reaches the model, the score begins as fresh
+            weights have it, beta stands within the average, whose decay grows from 0 over 100 epochs of 50 steps, and the
+            cosine goes on beyond its zero. What is not copied: there mu is the mean since the epoch began, and twice as large
+            in one direction alone; what the map takes from outside the moving image counts as 0; TransMorph's map is taken
+            to be undone by its negative, and with DiffuseMorph epochs count from 1 and its score's loss sees one pair.
 
     Raises:
         BadInput: a number is out of range.
@@ -72,17 +79,15 @@ class AdaptiveScoring(WeightingSettings):
     momentum: float = 0.99
     factor: float = 50.0
     warmup: float = 0.06
-    rate: float = 1e-4
+    optimiser: AnyOptimiser = Muon(rate=5e-3)
     scale: float = 1.0
     paper_code: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.alpha, self.beta, self.factor) < 0:
-            raise BadInput(f"alpha, beta and factor must be at least 0, got {self.alpha}, {self.beta} and {self.factor}")
+        check_factors(self, alpha=self.alpha, beta=self.beta, factor=self.factor)
         if not (0 <= self.momentum < 1 and 0 <= self.warmup < 0.5):
             raise BadInput(f"momentum must lie in [0, 1) and warmup in [0, 0.5), got {self.momentum} and {self.warmup}")
-        if not (self.rate > 0 and self.scale > 0):
-            raise BadInput(f"the rate and the scale of the score must be above 0, got {self.rate} and {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Scoring:
         check_pointwise("adaptivescoring", model)
@@ -100,14 +105,16 @@ class Scoring(Weighting):
         begin = None if settings.paper_code else BEGIN
         network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale, begin)
         self.network = network.to(like.device, like.dtype)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
+        self.optimiser = settings.optimiser.build(self.network.parameters())
         self.number, self.average = 0, 0.0
         self.alone = True  # one batch to the step
         self.maps: dict[int, tuple[Tensor, Tensor]] = {}  # images of the step and their scores, by the former's identity
-        self.residual: list[Tensor] = []  # sum of the mean weighed residuals of pairs, and their number, of the step so far
+        self.term = next(term for term in model.settings.loss if isinstance(term, Images) and term.weight)
+        self.residual: list[Tensor] = []  # sum of the mean residuals mu of pairs, and their number, of the step so far
         self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
 
-    def begin(self, number: int, batches: int = 1) -> bool:
+    def begin(self, number: int, batches: int = 1, factor: float = 1.0) -> bool:
+        at_rate(self.optimiser, self.settings.optimiser.rate * factor)
         self.number, self.alone = number, batches == 1
         self.residual.clear()
         self.maps.clear()
@@ -131,15 +138,15 @@ class Scoring(Weighting):
         if not isinstance(term, Images):
             return term.value(batch, prediction)
         found, weight = residuals(term, batch, prediction)
-        weight = self._counted(batch, weight)
+        value = plain = self._mean(found, weight, batch)
         if not self.model_alone:
             score = self._score(batch.fixed).detach()
             if not float(score.mean()) > COLLAPSED:
                 raise Failed(f"the score has collapsed, its mean is {float(score.mean()):.2g}: expected a larger alpha")
-            weight = weight * score
-        value = reduce(found, weight, by="domain")
-        solved = solved_pairs(prediction, value)
-        self.residual.append(torch.stack(((value.detach() * solved).sum(), solved.sum())).double())
+            value = self._mean(found * score, weight, batch)
+        followed = (value if self.settings.paper_code else plain).detach()
+        solved = solved_pairs(prediction, followed)
+        self.residual.append(torch.stack(((followed * solved).sum(), solved.sum())).double())
         return value
 
     def adjust(self) -> None:
@@ -149,13 +156,13 @@ class Scoring(Weighting):
         self.leaked.clear()
 
     def learn(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
-        if not self.scores_alone:
-            total = torch.stack(self.residual).sum(0)
-            synchronise([total])
-            if float(total[1]):
-                self._follow(float(total[0] / total[1]))
+        total = torch.stack(self.residual).sum(0)
+        synchronise([total])
+        mean = float(total[0] / total[1]) if float(total[1]) else 0.0
+        if float(total[1]) and not self.scores_alone:
+            self._follow(mean)
         if self.model_alone:
-            return {"score": 1.0, "score_loss": 0.0, "score_smoothness": self.smoothness}
+            return {"residual": mean, "score": 1.0, "score_loss": 0.0, "score_smoothness": self.smoothness}
         self.optimiser.zero_grad(set_to_none=True)
         self.model.zero_grad(set_to_none=True)
         count = sum(len(batch) for batch in batches)
@@ -173,7 +180,7 @@ class Scoring(Weighting):
         for name, weight in self.model.named_parameters():  # none but for the published code
             if weight.grad is not None:
                 self.leaked[name] = weight.grad + self.leaked.get(name, 0)
-        return {"score": score, "score_loss": loss, "score_smoothness": self.smoothness}
+        return {"residual": mean, "score": score, "score_loss": loss, "score_smoothness": self.smoothness}
 
     @property
     def smoothness(self) -> float:
@@ -203,14 +210,8 @@ class Scoring(Weighting):
 
     def _loss(self, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:
         score = self._score(batch.fixed)
-        total = torch.zeros_like(score[:, 0].flatten(1).sum(1))
-        terms = [term for term in self.model.settings.loss if isinstance(term, Images) and term.weight]
-        for term in terms:
-            found, weight = residuals(term, batch, prediction)
-            share = term.weight / sum(one.weight for one in terms)
-            total = total + share * reduce(found, self._counted(batch, weight) * score, by="domain")
-        ones = self._counted(batch, torch.ones_like(score))
-        total = total + self.settings.alpha * reduce((ones * (score - 1)).square())
+        found, weight = residuals(self.term, batch, prediction)
+        total = self._mean(found * score + self.settings.alpha * (score - 1).square(), weight, batch)
         axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]
         slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in axes]
         total = total + self.smoothness * torch.stack(slopes).mean(0)
@@ -223,18 +224,18 @@ class Scoring(Weighting):
         """
         if id(fixed) in self.maps:
             return self.maps[id(fixed)][1]
-        with torch.enable_grad():
+        with torch.enable_grad(), computing_in(self.precision, fixed):
             found = self.network.scores(fixed)
         if self.alone:
             self.maps[id(fixed)] = (fixed, found)
         return found
 
-    def _counted(self, batch: PairBatch, weight: Tensor) -> Tensor:
-        """Weights, for the published code without what is 0 in both images."""
+    def _mean(self, values: Tensor, weight: Tensor, batch: PairBatch) -> Tensor:
+        """(B,) mean of a map in proportion to weights; as published, of what is not 0 in both images, over all voxels."""
         if not self.settings.paper_code:
-            return weight
+            return reduce(values, weight)
         seen = ((batch.fixed != 0) | (batch.moving != 0)).any(1, keepdim=True)
-        return weight * seen.to(weight.dtype)
+        return reduce(values * weight * seen.to(weight.dtype))
 
     def state(self) -> dict[str, Tensor]:
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}

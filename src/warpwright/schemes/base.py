@@ -46,7 +46,7 @@ class Scheme(ABC):
             Figures by name, "loss" among them.
 
         Raises:
-            Failed: the loss or its gradient is not finite; the weights are as they were.
+            Failed: a loss or its gradient is not finite; the step may be half done, so that nothing goes on from it.
         """
 
     @abstractmethod

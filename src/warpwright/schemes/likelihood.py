@@ -18,10 +18,13 @@ from warpwright.energies.losses import Images, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
+from warpwright.geometry import computing_in
 from warpwright.methods import Model
 from warpwright.networks.scoring import VoxelMap
+from warpwright.networks.widths import check_scale
 from warpwright.sampling import warp
 from warpwright.schemes.base import Synchronise
+from warpwright.schemes.optimisers import AnyOptimiser, Muon, at_rate
 from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 from warpwright.schemes.weighting import (
     Weighting,
@@ -44,7 +47,7 @@ class Likelihood(WeightingSettings):
 
     Args:
         beta: 0 for NLL; 0.5 is beta-NLL's.
-        rate: learning rate of the variance (Adam).
+        optimiser: of the variance; its rate follows the scheme's schedule.
         scale: factor of the widths of its network.
 
     Raises:
@@ -52,34 +55,34 @@ class Likelihood(WeightingSettings):
     """
 
     beta: float = 0.0
-    rate: float = 1e-4
+    optimiser: AnyOptimiser = Muon(rate=5e-3)
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise BadInput(f"beta of a likelihood must lie in [0, 1], got {self.beta}")
-        if not (self.rate > 0 and self.scale > 0):
-            raise BadInput(f"the rate and the scale of a variance must be above 0, got {self.rate} and {self.scale}")
+        check_scale(self, self.scale)
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("likelihood", model)
         if any(isinstance(term, VelocityPrior) for term in model.settings.loss):
             raise BadInput("the weighting likelihood and the term velocityprior are two models of noise: expected one of them")
-        return Variance(self, model)
+        return Variance(self, model, precision)
 
 
 class Variance(Weighting):
     """As `Likelihood` says."""
 
-    def __init__(self, settings: Likelihood, model: Model) -> None:
-        self.settings = settings
+    def __init__(self, settings: Likelihood, model: Model, precision: torch.dtype | None) -> None:
+        self.settings, self.precision = settings, precision
         like, channels = next(model.parameters()), 2 * model.settings.channels
         network = VoxelMap(model.settings.dim, channels, settings.scale, math.log(BEGIN))
         self.network = network.to(like.device, like.dtype)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate)
+        self.optimiser = settings.optimiser.build(self.network.parameters())
         self.seen: list[Tensor] = []
 
-    def begin(self, number: int, batches: int = 1) -> bool:
+    def begin(self, number: int, batches: int = 1, factor: float = 1.0) -> bool:
+        at_rate(self.optimiser, self.settings.optimiser.rate * factor)
         self.optimiser.zero_grad(set_to_none=True)
         self.seen.clear()
         return True
@@ -90,7 +93,8 @@ class Variance(Weighting):
         found, weight = residuals(term, batch, prediction)
         with torch.no_grad():
             moved = warp(batch.moving, prediction.displacement)
-        logarithm = self.network(torch.cat((batch.fixed, moved), 1)).clamp(-BOUND, BOUND)
+        with computing_in(self.precision, moved):
+            logarithm = self.network(torch.cat((batch.fixed, moved), 1)).clamp(-BOUND, BOUND)
         self.seen.append(reduce(logarithm.detach().exp(), weight).mean())
         energy = found * (-logarithm).exp() + logarithm
         return reduce(energy * (self.settings.beta * logarithm.detach()).exp(), weight)

@@ -14,7 +14,19 @@ from torch import Tensor
 from warpwright.errors import BadInput
 from warpwright.methods.orthogonal import Orthogonal
 
-__all__ = ["SGD", "Adam", "AdamW", "AnyOptimiser", "AnySchedule", "Constant", "Cosine", "Muon", "Polynomial", "Stepwise"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AnyOptimiser",
+    "AnySchedule",
+    "Constant",
+    "Cosine",
+    "Muon",
+    "Polynomial",
+    "Stepwise",
+    "at_rate",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +132,13 @@ class Muon:
 
 
 AnyOptimiser = Adam | AdamW | SGD | Muon
+
+
+def at_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
+    """Have an optimiser take its next steps at a learning rate, which is given back."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def check(rate: float, **shares: tuple[float, ...]) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
-from warpwright.methods import Model, Solving, batch_loss
+from warpwright.methods import Model, Solving, batch_loss, evaluating
 from warpwright.networks.scoring import VoxelMap
 from warpwright.schemes.adaptive_scoring import AdaptiveScoring
 from warpwright.schemes.base import Scheme, SchemeSettings, Synchronise
 from warpwright.schemes.likelihood import Likelihood
-from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon
+from warpwright.schemes.optimisers import AnyOptimiser, AnySchedule, Cosine, Muon, at_rate
 from warpwright.schemes.reweighting import AdaFrame, AdaReg
 from warpwright.schemes.state import optimiser_state, restore_optimiser, under
 
@@ -32,7 +32,7 @@ class Plain(SchemeSettings):
 
     Args:
         optimiser: how weights follow the gradient.
-        schedule: its learning rate over time.
+        schedule: its learning rate over time, and that of what learns beside the model.
         clip: largest norm of the gradient; None for any.
         average: decay of the moving average of the weights that is validated and kept; None for the weights themselves.
         unlock: shares of the training after which a model that solves also solves its second level, its third and so on;
@@ -95,7 +95,7 @@ class PlainScheme(Scheme):
             part.active = 1 + sum(number >= share * self.steps for share in self.settings.unlock)
         if self.weighting is None:
             return self._learn(number, batches, synchronise)
-        learns = self.weighting.begin(number, len(batches))
+        learns = self.weighting.begin(number, len(batches), self.settings.schedule.factor(number / self.steps))
         figures = (self._learn if learns else self._look)(number, batches, synchronise)
         return figures | self.weighting.learn(batches, synchronise)
 
@@ -110,17 +110,16 @@ class PlainScheme(Scheme):
         self.failing = self.failing + 1 if figures.get("failed", 0) >= 1 else 0
         if self.failing > self.settings.patience:
             raise Failed(f"in {self.failing} steps in a row no pair could be solved: expected a smaller learning rate")
-        rate = self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        rate = at_rate(self.optimiser, self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps))
         self.optimiser.step()
         self._average(number)
         return {**figures, "gradient": norm, "rate": rate}
 
     @torch.no_grad()
     def _look(self, _: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
-        """The figures of a step in which the model rests."""
-        return {**self._figures(batches, synchronise), "gradient": 0.0, "rate": 0.0}
+        """The figures of a step in which the model rests, as it is used: its norms do not follow the batches either."""
+        with evaluating(self.model):
+            return {**self._figures(batches, synchronise), "gradient": 0.0, "rate": 0.0}
 
     def _figures(self, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
         """The loss of the batches and its parts, means over pairs; where gradients are on, with those of the weights."""

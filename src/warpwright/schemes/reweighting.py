@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpwright.energies.losses import Images, Smoothness, Term
+from warpwright.energies.losses import Images, Smoothness, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
 from warpwright.methods import Model
 from warpwright.sampling import downsample
-from warpwright.schemes.weighting import Weighting, WeightingSettings, check_pointwise, residuals
+from warpwright.schemes.weighting import Weighting, WeightingSettings, check_factors, check_pointwise, residuals
 
 __all__ = ["AdaFrame", "AdaReg"]
 
@@ -37,19 +37,20 @@ class AdaReg(WeightingSettings):
         contrast: c.
 
     Raises:
-        BadInput: c is negative.
+        BadInput: c is negative or not finite.
     """
 
     contrast: float = 50.0
 
     def __post_init__(self) -> None:
-        if self.contrast < 0:
-            raise BadInput(f"the contrast of adareg must be at least 0, got {self.contrast}")
+        check_factors(self, contrast=self.contrast)
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("adareg", model)
         if not any(isinstance(term, Smoothness) for term in model.settings.loss):
             raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
+        if any(isinstance(term, VelocityPrior) for term in model.settings.loss):
+            raise BadInput("the weighting adareg and the term velocityprior are two ideas of smoothness: expected one of them")
         return Regularising(self, model)
 
 
@@ -58,7 +59,7 @@ class Regularising(Weighting):
 
     def __init__(self, settings: AdaReg, model: Model) -> None:
         self.settings = settings
-        self.images = next(term for term in model.settings.loss if isinstance(term, Images))
+        self.images = next(term for term in model.settings.loss if isinstance(term, Images) and term.weight)
 
     def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
         if not isinstance(term, Smoothness):
@@ -87,15 +88,14 @@ class AdaFrame(WeightingSettings):
         shift: of the sigmoid.
 
     Raises:
-        BadInput: a number is negative.
+        BadInput: a number is negative or not finite.
     """
 
     slope: float = 0.1
     shift: float = 10.0
 
     def __post_init__(self) -> None:
-        if min(self.slope, self.shift) < 0:
-            raise BadInput(f"slope and shift of adaframe must be at least 0, got {self.slope} and {self.shift}")
+        check_factors(self, slope=self.slope, shift=self.shift)
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("adaframe", model)
@@ -117,7 +117,7 @@ class Framing(Weighting):
         slope = self.settings.slope / (mean + TINY)
         shift = self.settings.shift * (1 - (math.pi * mean).cos())
         counted = 1 - (slope * (rest - mean) / (deviation + TINY) - shift).sigmoid()
-        return reduce(found, weight * counted, by="domain")
+        return reduce(found * counted, weight)
 
 
 def _absolute(squared: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +21,7 @@ from warpwright.schemes.base import Synchronise
 __all__ = [
     "Weighting",
     "WeightingSettings",
+    "check_factors",
     "check_pointwise",
     "residuals",
     "solved_pairs",
@@ -34,8 +36,8 @@ class Weighting(ABC):
         """As `Scheme.score`; None for a weighting that learns none."""
         return None
 
-    def begin(self, number: int, batches: int = 1) -> bool:
-        """Called before a step of so many accumulated batches; whether the model learns in it."""
+    def begin(self, number: int, batches: int = 1, factor: float = 1.0) -> bool:
+        """Called before a step of so many accumulated batches, `factor` of learning rates in it; whether the model learns."""
         return True
 
     @abstractmethod
@@ -66,16 +68,18 @@ class WeightingSettings(ABC):
 
     @abstractmethod
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
-        """The weighting for a model on its device, which is trained for so many steps, its network in that precision.
+        """The weighting for a model on its device, which is trained for so many steps.
+
+        Networks of the weighting compute in `precision`, as the model's does; None for that of their weights.
 
         Raises:
-            BadInput: the model's loss has no residual for every voxel.
+            BadInput: the model's loss has no residual for every voxel, or is none that the weighting goes with.
         """
 
 
 def check_pointwise(name: str, model: Model) -> None:
     """That the loss compares images, and voxel by voxel."""
-    terms = [term for term in model.settings.loss if isinstance(term, Images)]
+    terms = [term for term in model.settings.loss if isinstance(term, Images) and term.weight]
     if not terms:
         raise BadInput(f"the weighting {name} weighs residuals of images, the model's loss has none: expected a term images")
     for term in terms:
@@ -84,6 +88,13 @@ def check_pointwise(name: str, model: Model) -> None:
             raise BadInput(f"the weighting {name} needs a residual for every voxel, {kind} has none: expected mse")
         if term.downsampling > 1 or term.coarser:
             raise BadInput(f"the weighting {name} is for images at their own resolution, expected no downsampling or coarser")
+
+
+def check_factors(settings: WeightingSettings, **values: float) -> None:
+    """Refuse factors that are negative or not finite; the sentence names them all."""
+    if not all(0 <= value < math.inf for value in values.values()):
+        kind, names = type(settings).__name__.lower(), " and ".join(values)
+        raise BadInput(f"{names} of {kind} must be finite and at least 0, got {', '.join(map(str, values.values()))}")
 
 
 def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:

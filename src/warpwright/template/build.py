@@ -21,8 +21,7 @@ from torch import Tensor
 from warpwright.cohort.check import check_options
 from warpwright.cohort.run import Engine, Plan, execute, make_plan
 from warpwright.cohort.work import read_work
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput, Failed
+from warpwright.errors import BadInput, Failed, first_of
 from warpwright.geometry import Grid, Image
 from warpwright.io.atomic import replacing
 from warpwright.io.image import read_mask, read_scalar, write_image

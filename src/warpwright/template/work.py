@@ -22,8 +22,7 @@ from typing import Any
 from warpwright.cohort.check import fault_of_id
 from warpwright.cohort.work import Options, options_digest
 from warpwright.config import read_mapping
-from warpwright.data.manifest import first_of
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.io.image import READABLE, read_scalar, require_structure, suffix_of
 from warpwright.product.inputs import digest
 from warpwright.product.output import check_folder, write_json

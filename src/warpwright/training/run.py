@@ -33,6 +33,7 @@ from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_ch
 from warpwright.training.journal import Journal, model_card
 from warpwright.training.pictures import draw_kernels, draw_sample
 from warpwright.training.processes import Processes, processes
+from warpwright.training.resuming import changed
 from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
 from warpwright.training.suitable import check_suitable
@@ -42,8 +43,6 @@ __all__ = ["Event", "Outcome", "train", "trial"]
 
 CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "training.json"
 MODEL, PICTURES, EVENTS = "model", "pictures", "tensorboard"
-MAY_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "card", "weights")  # between a run and its resumption
-PLACES = ("manifest", "images", "labels", "cache_gb")  # of the data, which may have been moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +283,7 @@ class _Run:
         if not path.exists() and (self.output / SETTINGS).exists():
             return 0
         found = read_checkpoint(path)
-        other = _difference(_comparable(found.settings), _comparable(to_mapping(self.training)))
+        other = changed(found.settings, to_mapping(self.training))
         if other is not None:
             key, before, now = other
             raise BadInput(f"{path}: was made with {key} = {before}, the settings say {now}: expected the same to go on")
@@ -345,20 +344,3 @@ class _Run:
                 processes=self.group.count,
             ),
         )
-
-
-def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same when a run goes on; through JSON, as a checkpoint holds it."""
-    found = {k: v for k, v in json.loads(json.dumps(settings)).items() if k not in MAY_CHANGE}
-    return {**found, "data": {k: v for k, v in found["data"].items() if k not in PLACES}}
-
-
-def _difference(before: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:
-    """The first key at which two settings differ, and what they say there; None if they are the same."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*now, *before])
-        each = (_difference(before.get(k), now.get(k), f"{where}.{k}" if where else k) for k in keys)
-        return next((found for found in each if found is not None), None)
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return _difference(dict(enumerate(before)), dict(enumerate(now)), where)
-    return None if before == now else (where, json.dumps(before), json.dumps(now))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from warpwright.data import Case, Cohort
-from warpwright.data.manifest import first_of
 from warpwright.energies.losses import LandmarkDistance, Overlap
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, first_of
 from warpwright.methods import Implicit, layered
 from warpwright.training.settings import Training
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,13 +21,12 @@ from warpwright.sampling import warp_covered
 __all__ = ["Pointwise", "Similarity", "reduce"]
 
 
-def reduce(values: Tensor, weight: Tensor | None = None, by: Literal["weight", "domain"] = "weight") -> Tensor:
+def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:
     """Weighted mean of a map, differentiable in both.
 
     Args:
         values: (B, 1, *S).
         weight: (B, 1, *S), >= 0; None for one everywhere.
-        by: divide by the sum of the weights, or by the number of voxels (then a small weight lowers the value).
 
     Returns:
         (B,); zero for a sample whose weights are all zero.
@@ -36,8 +35,6 @@ def reduce(values: Tensor, weight: Tensor | None = None, by: Literal["weight", "
         return total(values) / values[0].numel()
     weight = weight.expand(values.shape)
     weighted = total(values * weight)
-    if by == "domain":
-        return weighted / values[0].numel()
     size = total(weight)
     return weighted / torch.where(size > 0, size, torch.ones_like(size))
 
