@@ -4,9 +4,10 @@ The sentence names what (the file or the argument), what was found and what was 
 and exits with `exit_code`; nothing else in the package decides how a failure is shown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
-__all__ = ["BadInput", "Failed", "WarpwrightError", "first_of"]
+__all__ = ["BadInput", "Failed", "WarpwrightError", "did_you_mean", "first_of"]
 
 NAMED = 20  # so many things are named in one sentence
 
@@ -32,3 +33,9 @@ def first_of(names: Iterable[str], separator: str = ", ") -> str:
     every = list(names)
     more = f"{separator}and {len(every) - NAMED} more" if len(every) > NAMED else ""
     return separator.join(every[:NAMED]) + more
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or the first of them if none is near."""
+    close = get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else f", expected one of {first_of(known)}"

@@ -186,7 +186,7 @@ def test_methods_on_other_pairs_than_the_identity() -> None:
         ([*identity, pair("S02", 1.0)], "S02"),
         ([pair("A01", 1.0), identity[1]], "A01"),
         ([identity[0], fire.PairErrors(name="S01", category="P", errors=[1.0])], "S01"),
-        ([pair(f"P{k:02d}", 1.0) for k in range(10)], "A01, P00, P01, P02, P03 and 7 more"),
+        ([pair(f"P{k:02d}", 1.0) for k in range(30)], "A01, P00, P01, .*, P18, and 12 more"),
     ):
         with pytest.raises(BadInput, match=f"ours: differs from the identity in {names}, expected the same pairs"):
             fire.table(identity, {"good": identity, "ours": odd})

@@ -7,35 +7,23 @@ optionally fixed_mask ... moving_points, group, split). An empty cell is the sam
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
-from warpwright.errors import BadInput, first_of
+from warpwright.data.rows import SIDES, Split, check_rows, read_rows
+from warpwright.errors import BadInput, did_you_mean, first_of
 from warpwright.io import Header, Space
 from warpwright.io.image import READABLE, suffix_of
 
-__all__ = ["Case", "CasePair", "Cohort", "Data", "Pairing", "Split", "first_of", "read_cohort", "read_pair_table"]
+__all__ = ["Case", "CasePair", "Cohort", "Data", "Pairing", "Split", "read_cohort", "read_pair_table"]
 
 Pairing = Literal["random", "group", "paired", "atlas"]
-Split = Literal["train", "validation", "test"]
-
-EXTRAS = ("mask", "labels", "points")  # files that an image may come with
-SIDES = ("fixed", "moving")
-OF_IMAGES = ("image", *EXTRAS)
-OF_PAIRS = (*SIDES, *(f"{side}_{extra}" for extra in EXTRAS for side in SIDES))
-COLUMNS = ("id", *OF_IMAGES, *OF_PAIRS, "group", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,13 +210,8 @@ def _pair(fixed: Case, moving: Case) -> CasePair:
 def _atlas(where: Path, cases: Sequence[Case], name: str | None) -> Case | None:
     found = [case for case in cases if case.id == name]
     if name is not None and not found:
-        raise BadInput(f"{where}: has no image with the id {name!r} of the atlas{_nearest(name, [c.id for c in cases])}")
+        raise BadInput(f"{where}: has no image with the id {name!r} of the atlas{did_you_mean(name, [c.id for c in cases])}")
     return found[0] if found else None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else f", expected one of {first_of(known)}"
 
 
 def _check_pairs(where: Path, cohort: Cohort) -> None:
@@ -288,98 +271,16 @@ def _stem(path: Path) -> str:
 
 
 def _read_table(table: Path, pairing: Pairing) -> tuple[tuple[Case, ...], tuple[CasePair, ...]]:
-    columns, rows = _rows(table)
-    of_pairs = _of_pairs(table, columns)
+    of_pairs, rows = read_rows(table)
     if of_pairs != (pairing == "paired"):
         kind, expected = ("pairs", "'paired'") if of_pairs else ("images", "'random', 'group' or 'atlas'")
         raise BadInput(f"{table}: is a table of {kind}, which does not go with pairing = '{pairing}': expected {expected}")
     needed = ("id", *(SIDES if of_pairs else ("image",)), *(("group",) if pairing == "group" else ()))
-    _check_rows(table, rows, needed)
-    _check_files(table, rows, OF_PAIRS if of_pairs else OF_IMAGES)
+    check_rows(table, rows, needed, of_pairs=of_pairs)
     if not of_pairs:
         return tuple(_case(table, row) for row in rows), ()
     pairs = tuple(CasePair(id=row["id"], fixed=_case(table, row, "fixed"), moving=_case(table, row, "moving")) for row in rows)
     return tuple(case for pair in pairs for case in (pair.fixed, pair.moving)), pairs
-
-
-def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows, cells without spaces around them; at least one row."""
-    suffix = suffix_of(table, (".csv", ".jsonl"), "a table of images or pairs")
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        columns, rows = _rows_of_csv(table, text) if suffix == ".csv" else _rows_of_lines(table, text)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{table}: cannot be read ({error}), expected a .csv or .jsonl table in UTF-8") from None
-    if not rows:
-        raise BadInput(f"{table}: has no rows, expected one for each image or pair")
-    return columns, rows
-
-
-def _rows_of_csv(table: Path, text: str) -> tuple[list[str], list[dict[str, str]]]:
-    lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), strict=True)]
-    header, *rows = [row for row in lines if any(row)] or [[]]
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise BadInput(f"{table}: has the column {first_of(map(repr, twice))} more than once, expected each once")
-    odd = [f"row {k} with {len(row)}" for k, row in enumerate(rows, 1) if len(row) != len(header)]
-    if odd:
-        raise BadInput(f"{table}: has {first_of(odd)} cells, expected {len(header)} as in the header")
-    return header, [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def _rows_of_lines(table: Path, text: str) -> tuple[list[str], list[dict[str, str]]]:
-    rows: list[dict[str, str]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found: Any = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or not all(type(value) in (str, int, NoneType) for value in found.values()):
-            raise BadInput(f"{table}: line {number} is not one JSON object of strings, expected keys as the columns of a .csv")
-        rows.append({key: "" if value is None else str(value).strip() for key, value in found.items()})
-    return list(dict.fromkeys(key for row in rows for key in row)), rows
-
-
-def _of_pairs(table: Path, columns: Sequence[str]) -> bool:
-    """Whether a table with these columns has pairs; otherwise it has images."""
-    for column in columns:
-        if column not in COLUMNS:
-            raise BadInput(f"{table}: has the unknown column {column!r}{_nearest(column, COLUMNS)}")
-    images, pairs = ([name for name in columns if name in kind] for kind in (OF_IMAGES, OF_PAIRS))
-    if images and pairs:
-        found = f"{','.join(images)} of a table of images and {','.join(pairs)} of a table of pairs"
-        raise BadInput(f"{table}: has the columns {found}, expected either")
-    missing = [name for name in ("id", *(SIDES if pairs else ("image",))) if name not in columns]
-    if missing:
-        wanted = "id,fixed,moving" if pairs else "id,image or id,fixed,moving"
-        raise BadInput(f"{table}: has the columns {','.join(columns)}, expected {wanted} ({first_of(missing)} is missing)")
-    return bool(pairs)
-
-
-def _check_rows(table: Path, rows: Sequence[Mapping[str, str]], needed: Sequence[str]) -> None:
-    """Refuse empty cells, ids that are there twice and unknown splits."""
-    empty = [f"row {k} ({name})" for k, row in enumerate(rows, 1) for name in needed if not row.get(name)]
-    if empty:
-        raise BadInput(f"{table}: has empty cells in {first_of(empty)}, expected {', '.join(needed)} in each row")
-    twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-    if twice:
-        raise BadInput(f"{table}: the id {first_of(map(repr, twice))} is there more than once, expected each once")
-    splits = get_args(Split)
-    odd = [f"{row['id']!r} ({row['split']})" for row in rows if row.get("split") and row["split"] not in splits]
-    if odd:
-        raise BadInput(f"{table}: rows of an unknown split: {first_of(odd)}; expected {', '.join(splits)} or nothing for train")
-
-
-def _check_files(table: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
-    """Refuse files that are not there, all by name, so that they can be looked for."""
-    nowhere: list[str] = []
-    for row in rows:
-        bad = [f"{name} {row[name]}" for name in columns if row.get(name) and not os.path.exists(table.parent / row[name])]
-        nowhere.extend([f"{row['id']!r} ({', '.join(bad)})"] if bad else [])
-    if nowhere:
-        raise BadInput(f"{table}: rows that point nowhere: {', '.join(nowhere)}; expected files, relative to the table")
 
 
 def _case(table: Path, row: Mapping[str, str], side: str = "") -> Case:

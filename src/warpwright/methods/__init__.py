@@ -26,7 +26,7 @@ from warpwright.methods.settings import (
     preset,
 )
 from warpwright.methods.solver_layer import Solved, SolverLayer, feature_levels
-from warpwright.methods.step import evaluating
+from warpwright.methods.step import evaluating, laid_out
 from warpwright.methods.unrolled import Descent, Proximal
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "family_named",
     "feature_levels",
     "joined",
+    "laid_out",
     "lay_image",
     "lay_pair",
     "layered",

@@ -30,7 +30,7 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import computing_in
-from warpwright.methods import Model, evaluating, views
+from warpwright.methods import Model, evaluating, laid_out, views
 from warpwright.networks.scoring import VoxelMap
 from warpwright.networks.widths import check_scale
 from warpwright.schemes.base import Synchronise
@@ -105,6 +105,7 @@ class Scoring(Weighting):
         begin = None if settings.paper_code else BEGIN
         network = VoxelMap(model.settings.dim, model.settings.channels, settings.scale, begin)
         self.network = network.to(like.device, like.dtype)
+        laid_out(self.network, model.settings.dim)
         self.optimiser = settings.optimiser.build(self.network.parameters())
         self.number, self.average = 0, 0.0
         self.alone = True  # one batch to the step

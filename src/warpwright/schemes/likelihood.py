@@ -19,7 +19,7 @@ from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
 from warpwright.geometry import computing_in
-from warpwright.methods import Model
+from warpwright.methods import Model, laid_out
 from warpwright.networks.scoring import VoxelMap
 from warpwright.networks.widths import check_scale
 from warpwright.sampling import warp
@@ -78,6 +78,7 @@ class Variance(Weighting):
         like, channels = next(model.parameters()), 2 * model.settings.channels
         network = VoxelMap(model.settings.dim, channels, settings.scale, math.log(BEGIN))
         self.network = network.to(like.device, like.dtype)
+        laid_out(self.network, model.settings.dim)
         self.optimiser = settings.optimiser.build(self.network.parameters())
         self.seen: list[Tensor] = []
 
