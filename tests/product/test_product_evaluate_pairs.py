@@ -346,7 +346,7 @@ def test_label_table(cohort: Cohort, dim: int, scored: Callable[[int], dict], tm
 
 
 def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import warpwright.product.evaluate_pairs as module
+    import warpwright.io.atomic as module
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

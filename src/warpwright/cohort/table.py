@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from warpwright.cohort.provenance import State
 from warpwright.cohort.work import Pair
 from warpwright.errors import Failed
-from warpwright.io.atomic import replacing
+from warpwright.io.atomic import replacing, write_csv
 
 __all__ = [
     "FIGURES",
@@ -56,7 +55,7 @@ def write_tables(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -
         BadInput, Failed: they cannot be written.
     """
     both = list(zip(pairs, states, strict=True))
-    _write(
+    write_csv(
         folder / RESULTS,
         ("id", "group", "split", "status", *FIGURES, "warnings", "sentence"),
         (
@@ -72,7 +71,7 @@ def write_tables(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) -
             for pair, state in both
         ),
     )
-    _write(
+    write_csv(
         folder / TIMINGS,
         ("id", "seconds", "version"),
         ((_harmless(pair.id), _cell(state.record.get("seconds")), state.record.get("version", "")) for pair, state in both),
@@ -87,7 +86,7 @@ def write_pairs(folder: Path, pairs: Sequence[Pair]) -> None:
     """
     columns = ("id", *dict.fromkeys(column for pair in pairs for column in pair.files), "group")
     rows = ({"id": pair.id, "group": pair.group, **pair.files} for pair in pairs)
-    _write(folder / PAIRS, columns, ([row.get(column, "") for column in columns] for row in rows))
+    write_csv(folder / PAIRS, columns, ([row.get(column, "") for column in columns] for row in rows))
 
 
 def require_parquet() -> None:
@@ -133,13 +132,6 @@ def write_parquet(folder: Path, pairs: Sequence[Pair], states: Sequence[State]) 
 def _whole(text: str | None) -> str | None:
     """A text without halves of characters, which undecodable file names leave."""
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _cell(value: Any) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from warpwright.errors import BadInput, Failed
 
-__all__ = ["last_line", "replacing", "replacing_all"]
+__all__ = ["last_line", "replacing", "replacing_all", "write_csv"]
 
 
 def last_line(error: BaseException) -> str:
@@ -67,3 +69,15 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
             for name, path in zip(names, paths, strict=True):
                 sentence = sentence.replace(str(name), str(path))
             raise Failed(sentence) from error
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table in UTF-8, whole or not at all; what cannot be written in it becomes a question mark.
+
+    Raises:
+        BadInput, Failed: as `replacing`.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from warpwright.evaluation import (
     wilcoxon,
 )
 from warpwright.geometry import Grid, Image
-from warpwright.io.atomic import replacing
+from warpwright.io.atomic import write_csv
 from warpwright.io.image import read_image, read_labels
 from warpwright.io.points import Points
 from warpwright.product.choices import Header, Space
@@ -142,13 +141,12 @@ def write_label_table(path: Path, pairs: Mapping[str, Mapping[str, Any]]) -> Non
         BadInput: the folder does not exist or cannot be written.
         Failed: the file could not be written.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "label", *COLUMNS])
-        for name, figures in pairs.items():
-            for label, scores in figures["labels"].items():
-                values = (scores[column] for column in COLUMNS)
-                writer.writerow([name, label, *("" if math.isnan(value) else value for value in values)])
+    rows = (
+        [name, label, *("" if math.isnan(scores[column]) else scores[column] for column in COLUMNS)]
+        for name, figures in pairs.items()
+        for label, scores in figures["labels"].items()
+    )
+    write_csv(path, ("id", "label", *COLUMNS), rows)
 
 
 @contextmanager

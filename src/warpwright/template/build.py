@@ -6,8 +6,6 @@ images and the options alone: neither their order on the command line nor the nu
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from warpwright.cohort.run import Engine, Plan, execute, make_plan
 from warpwright.cohort.work import read_work
 from warpwright.errors import BadInput, Failed, first_of
 from warpwright.geometry import Grid, Image
-from warpwright.io.atomic import replacing
+from warpwright.io.atomic import write_csv
 from warpwright.io.image import read_mask, read_scalar, write_image
 from warpwright.io.transform import read_transform
 from warpwright.product.resources import check_memory
@@ -209,13 +207,9 @@ class _Job:
 
     def write_pairs(self, path: Path, template: str) -> None:
         """A table of the images and a template, for a cohort."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("id", "fixed", "fixed_mask", "moving"))
         files = (f"{template}.nii.gz", f"{template}-mask.nii.gz")
-        writer.writerows((name, *files, str(image)) for name, image in self.names.items())
-        with replacing(path) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+        rows = ((name, *files, str(image)) for name, image in self.names.items())
+        write_csv(path, ("id", "fixed", "fixed_mask", "moving"), rows)
 
 
 def _rms(shape: Tensor, grid: Grid, weight: Tensor) -> float:
