@@ -43,7 +43,7 @@ def done_before(settings: Training, folder: Path) -> bool:
     """Whether a folder holds the scores of a training already.
 
     Raises:
-        BadInput: they are those of other settings.
+        BadInput: they are those of settings with which this training could not go on.
     """
     if not (folder / "scores.json").exists():
         return False

@@ -84,7 +84,8 @@ def draw(data: Path, output: Path) -> None:
             given = read_data(data, output / "images" / name, "corrupted", 0)
             draw_pairs(given, vanilla, adacs, output / f"{name}.png")
     runs = {name: output / Trial(data=name, scheme="adacs").name / "metrics.jsonl" for name in READ}
-    draw_momentum({name: path for name, path in runs.items() if path.exists()}, output / "momentum.png")
+    if found := {name: path for name, path in runs.items() if path.exists()}:
+        draw_momentum(found, output / "momentum.png")
 
 
 def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
@@ -99,11 +100,12 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
     try:
         if not trained(settings, folder, device):
             return False
-        scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
     except Failed as error:
-        if trial.scheme != COLLAPSING:
+        if trial.scheme != COLLAPSING or "the score has collapsed" not in str(error):
             raise
         scores = {"failed": str(error).split(" (pairs")[0]}
+    else:
+        scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return True
 

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends badly; each carries one sentence for a person.
+"""The two ways in which a run ends badly; each carries one sentence for a person. And what such sentences are made of.
 
 The sentence names what (the file or the argument), what was found and what was expected. The command line prints it
 and exits with `exit_code`; nothing else in the package decides how a failure is shown.

@@ -463,7 +463,5 @@ def test_stage_two_needs_the_weights_of_stage_one(tmp_path):
 
 
 def test_an_unknown_preset_is_refused(tmp_path):
-    with pytest.raises(
-        BadInput, match=r"t\.toml\.preset: expected one of gradicon, .* found 'gradicom', did you mean 'gradicon'"
-    ):
+    with pytest.raises(BadInput, match=r"t\.toml\.preset: there is no 'gradicom', did you mean 'gradicon'\?"):
         read(tmp_path, f'preset = "gradicom"\n{DATA}')

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import PurePosixPath
 
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, did_you_mean
 
 __all__ = ["EXTENSIONS", "VERSION", "Name", "derived", "label_of_file", "label_of_name", "read_filter", "read_name"]
 
@@ -109,9 +108,7 @@ def read_filter(text: str) -> dict[str, str]:
         if not equals:
             raise BadInput(f"--bids {text}: {part.strip()!r} is no key=label, expected suffix=T1w,acq=mprage say")
         if key not in (*ORDER, *OTHER):
-            close = get_close_matches(key, (*ORDER, *OTHER), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "expected sub, ses, acq, run, space, desc, suffix and the like"
-            raise BadInput(f"--bids {text}: has the unknown key {key!r}, {hint}")
+            raise BadInput(f"--bids {text}: has the unknown key {key!r}{did_you_mean(key, (*ORDER, *OTHER))}")
         if key in wanted:
             raise BadInput(f"--bids {text}: has {key} more than once, expected it once")
         odd = [one for one in label.split("|") if label and not LABEL.fullmatch(one)]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
-from warpwright.io.atomic import replacing
+from warpwright.io.atomic import replacing, write_csv
 from warpwright.io.frames import lps
 from warpwright.io.image import suffix_of
 from warpwright.io.markups import markups_text, read_markups
@@ -154,10 +154,9 @@ def write_points(path: str | Path, points: Points, space: Space | None = None, g
     elif frame == "lps":
         values = values * torch.from_numpy(lps(values.shape[1]))
     rows = (values + 0.0).tolist()  # no negative zeros
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        if slicer:
-            file.write(markups_text(rows, points.names, frame.upper()))
-            return
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *"xyz"[: values.shape[1]]])
-        writer.writerows([name, *(f"{value:.6f}" for value in row)] for name, row in zip(points.names, rows, strict=True))
+    if not slicer:
+        cells = ([name, *(f"{value:.6f}" for value in row)] for name, row in zip(points.names, rows, strict=True))
+        write_csv(path, ("id", *"xyz"[: values.shape[1]]), cells)
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(markups_text(rows, points.names, frame.upper()), encoding="utf-8", newline="")

@@ -43,12 +43,13 @@ from warpwright.schemes.weighting import (
     check_pointwise,
     residuals,
     solved_pairs,
+    terms_of,
 )
 
 __all__ = ["AdaptiveScoring"]
 
 BEGIN = 2.0  # logit of the score before it has learned anything, 0.88
-COLLAPSED = 1e-3  # mean score of a batch below which nothing is learned from its images any more
+COLLAPSED = 1e-3  # mean score of what counts in a batch below which nothing is learned from its images any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,8 @@ class AdaptiveScoring(WeightingSettings):
             weights have it, beta stands within the average, whose decay grows from 0 over 100 epochs of 50 steps, and the
             cosine goes on beyond its zero. What is not copied: there mu is the mean since the epoch began, and twice as large
             in one direction alone; what the map takes from outside the moving image counts as 0; TransMorph's map is taken
-            to be undone by its negative, and with DiffuseMorph epochs count from 1 and its score's loss sees one pair.
+            to be undone by its negative, its score keeps its rate, and with DiffuseMorph epochs count from 1 and the loss
+            of the score sees one pair.
 
     Raises:
         BadInput: a number is out of range.
@@ -107,10 +109,10 @@ class Scoring(Weighting):
         self.network = network.to(like.device, like.dtype)
         laid_out(self.network, model.settings.dim)
         self.optimiser = settings.optimiser.build(self.network.parameters())
-        self.number, self.average = 0, 0.0
+        self.number, self.average, self.learned = 0, 0.0, False
         self.alone = True  # one batch to the step
         self.maps: dict[int, tuple[Tensor, Tensor]] = {}  # images of the step and their scores, by the former's identity
-        self.term = next(term for term in model.settings.loss if isinstance(term, Images) and term.weight)
+        self.term = terms_of(model, Images)[0]
         self.residual: list[Tensor] = []  # sum of the mean residuals mu of pairs, and their number, of the step so far
         self.leaked: dict[str, Tensor] = {}  # gradients of the model's weights from the score's loss
 
@@ -123,7 +125,7 @@ class Scoring(Weighting):
 
     @property
     def score(self) -> VoxelMap | None:
-        return self.network if self.optimiser.state else None
+        return self.network if self.learned else None
 
     @property
     def model_alone(self) -> bool:
@@ -142,8 +144,9 @@ class Scoring(Weighting):
         value = plain = self._mean(found, weight, batch)
         if not self.model_alone:
             score = self._score(batch.fixed).detach()
-            if not float(score.mean()) > COLLAPSED:
-                raise Failed(f"the score has collapsed, its mean is {float(score.mean()):.2g}: expected a larger alpha")
+            counted = weight.sum()
+            if float(counted) and not (mean := float((score * weight).sum() / counted)) > COLLAPSED:
+                raise Failed(f"the score has collapsed, its mean is {mean:.2g}: expected a larger alpha")
             value = self._mean(found * score, weight, batch)
         followed = (value if self.settings.paper_code else plain).detach()
         solved = solved_pairs(prediction, followed)
@@ -178,6 +181,7 @@ class Scoring(Weighting):
         if not math.isfinite(loss):
             raise Failed(f"the loss of the score is {loss}")
         self.optimiser.step()
+        self.learned = True
         for name, weight in self.model.named_parameters():  # none but for the published code
             if weight.grad is not None:
                 self.leaked[name] = weight.grad + self.leaked.get(name, 0)
@@ -213,10 +217,13 @@ class Scoring(Weighting):
         score = self._score(batch.fixed)
         found, weight = residuals(self.term, batch, prediction)
         total = self._mean(found * score + self.settings.alpha * (score - 1).square(), weight, batch)
-        axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]
-        slopes = [torch.diff(score, dim=axis).square().flatten(1).mean(1) for axis in axes]
+        slopes: list[Tensor] = []
+        for axis in (axis for axis in range(2, score.ndim) if score.shape[axis] > 1):
+            here, there = (weight.narrow(axis, k, score.shape[axis] - 1) for k in (0, 1))
+            both = None if self.settings.paper_code else torch.minimum(here, there)
+            slopes.append(reduce(torch.diff(score, dim=axis).square(), both))
         total = total + self.smoothness * torch.stack(slopes).mean(0)
-        return total * solved_pairs(prediction, total), score.detach().flatten(1).mean(1)
+        return total * solved_pairs(prediction, total), reduce(score.detach(), weight)
 
     def _score(self, fixed: Tensor) -> Tensor:
         """(B, 1, *S) with the graph of the network; where a step is one batch, it is run once for an image.
@@ -243,6 +250,7 @@ class Scoring(Weighting):
         found |= optimiser_state(self.optimiser, "optimiser")
         found |= {f"leaked.{name}": value for name, value in self.leaked.items()}
         found["average"] = torch.tensor(self.average, dtype=torch.float64)
+        found["learned"] = torch.tensor(self.learned)
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -250,4 +258,4 @@ class Scoring(Weighting):
         like = next(self.model.parameters())
         self.leaked = {name: value.to(like) for name, value in under(state, "leaked.").items()}
         restore_optimiser(self.optimiser, state, "optimiser")
-        self.average = float(state["average"])
+        self.average, self.learned = float(state["average"]), bool(state["learned"])

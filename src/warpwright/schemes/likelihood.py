@@ -31,6 +31,7 @@ from warpwright.schemes.weighting import (
     WeightingSettings,
     check_pointwise,
     residuals,
+    terms_of,
 )
 
 __all__ = ["Likelihood"]
@@ -65,7 +66,7 @@ class Likelihood(WeightingSettings):
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("likelihood", model)
-        if any(isinstance(term, VelocityPrior) for term in model.settings.loss):
+        if terms_of(model, VelocityPrior):
             raise BadInput("the weighting likelihood and the term velocityprior are two models of noise: expected one of them")
         return Variance(self, model, precision)
 

@@ -20,7 +20,7 @@ from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
 from warpwright.methods import Model
 from warpwright.sampling import downsample
-from warpwright.schemes.weighting import Weighting, WeightingSettings, check_factors, check_pointwise, residuals
+from warpwright.schemes.weighting import Weighting, WeightingSettings, check_factors, check_pointwise, residuals, terms_of
 
 __all__ = ["AdaFrame", "AdaReg"]
 
@@ -47,9 +47,9 @@ class AdaReg(WeightingSettings):
 
     def build(self, model: Model, steps: int, precision: torch.dtype | None = None) -> Weighting:
         check_pointwise("adareg", model)
-        if not any(isinstance(term, Smoothness) for term in model.settings.loss):
+        if not terms_of(model, Smoothness):
             raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
-        if any(isinstance(term, VelocityPrior) for term in model.settings.loss):
+        if terms_of(model, VelocityPrior):
             raise BadInput("the weighting adareg and the term velocityprior are two ideas of smoothness: expected one of them")
         return Regularising(self, model)
 
@@ -59,7 +59,7 @@ class Regularising(Weighting):
 
     def __init__(self, settings: AdaReg, model: Model) -> None:
         self.settings = settings
-        self.images = next(term for term in model.settings.loss if isinstance(term, Images) and term.weight)
+        self.images = terms_of(model, Images)[0]
 
     def value(self, term: Term, batch: PairBatch, prediction: Prediction) -> Tensor:
         if not isinstance(term, Smoothness):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,10 @@ __all__ = [
     "check_pointwise",
     "residuals",
     "solved_pairs",
+    "terms_of",
 ]
+
+T = TypeVar("T", bound=Term)
 
 
 class Weighting(ABC):
@@ -79,8 +83,8 @@ class WeightingSettings(ABC):
 
 def check_pointwise(name: str, model: Model) -> None:
     """That the loss compares images, and voxel by voxel."""
-    terms = [term for term in model.settings.loss if isinstance(term, Images) and term.weight]
-    if not terms:
+    terms = [term for term in model.settings.loss if isinstance(term, Images)]
+    if not terms_of(model, Images):
         raise BadInput(f"the weighting {name} weighs residuals of images, the model's loss has none: expected a term images")
     for term in terms:
         kind = type(term.similarity).__name__.lower()
@@ -95,6 +99,11 @@ def check_factors(settings: WeightingSettings, **values: float) -> None:
     if not all(0 <= value < math.inf for value in values.values()):
         kind, names = type(settings).__name__.lower(), " and ".join(values)
         raise BadInput(f"{names} of {kind} must be finite and at least 0, got {', '.join(map(str, values.values()))}")
+
+
+def terms_of(model: Model, kind: type[T]) -> tuple[T, ...]:
+    """The terms of a model's loss that are of a kind and count."""
+    return tuple(term for term in model.settings.loss if isinstance(term, kind) and term.weight)
 
 
 def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from warpwright.config import KIND, merged, to_mapping
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, did_you_mean
 from warpwright.methods import TwoStep, stage_1
 from warpwright.networks import TallUNet
 
@@ -66,9 +65,7 @@ def with_preset(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     if name is None:
         return rest
     if not isinstance(name, str) or name not in PRESETS:
-        close = get_close_matches(str(name), PRESETS, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise BadInput(f"{where}.{PRESET}: expected one of {', '.join(PRESETS)}, found {name!r}{hint}")
+        raise BadInput(f"{where}.{PRESET}: there is no {name!r}{did_you_mean(str(name), tuple(PRESETS))}")
     model = rest.get("model")
     dim = model.get("dim", 3) if isinstance(model, Mapping) else 3
     if name == "gradicon-stage-2" and "weights" not in rest:
