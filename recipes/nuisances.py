@@ -21,7 +21,7 @@ from warpwright.geometry import Grid, Image
 from warpwright.io import read_labels, read_scalar, write_image
 from warpwright.sampling import Percentiles
 
-__all__ = ["CONDITIONS", "Given", "hearts", "hippocampi", "planted", "usual_places"]
+__all__ = ["CONDITIONS", "Given", "hearts", "hippocampi", "planted", "trusted", "usual_places"]
 
 CONDITIONS = ("corrupted", "clean")
 PATIENTS = ("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4")
@@ -115,6 +115,15 @@ def usual_places(given: Given) -> Tensor:
 def planted(image: Path) -> Path:
     """The file that says where something was planted in an image."""
     return image.with_name(image.name.replace(".nii.gz", "-planted.nii.gz"))
+
+
+def trusted(image: Path) -> Path:
+    """A mask of an image beside it, 0 where something was planted; it is written where it is not there yet."""
+    path = image.with_name(image.name.replace(".nii.gz", "-trusted.nii.gz"))
+    if not path.exists():
+        where = read_labels(planted(image))
+        write_image(path, Image(1 - where.data, where.grid))
+    return path
 
 
 def _slices(file: Path, folder: Path, patient: str, phase: str, condition: str) -> list[tuple[Path, Path | None]]:

@@ -1,8 +1,9 @@
 """AdaCS in small: `python recipes/adacs/compare.py PART ... --data FOLDER --output FOLDER`.
 
-PARTS are `schemes` (VoxelMorph under six schemes), `networks` (the two key ones with TransMorph and DiffuseMorph), `ablation`;
-without any, all. What is trained is not trained again, what was interrupted goes on. Then every trial is scored on the test
-pairs, the tables are printed, and pictures are drawn (`hearts.png`, `hippocampus.png`, `momentum.png`).
+PARTS are `schemes` (VoxelMorph under six schemes and two controls), `networks` (the two key ones with TransMorph and
+DiffuseMorph), `ablation`; without any, all. What is trained is not trained again, what was interrupted goes on. Then every
+trial is scored on the test pairs, the tables are printed, and pictures are drawn (`hearts.png`, `hippocampus.png`,
+`momentum.png`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pictures import draw_momentum, draw_pairs
-from trials import COLLAPSING, KEY, PARTS, Trial, alike, changes
+from trials import COLLAPSING, KEY, ORACLE, PARTS, Trial, alike, changes
 
-from nuisances import Given, hearts, hippocampi, planted, usual_places
+from nuisances import Given, hearts, hippocampi, planted, trusted, usual_places
 from runs import done_before, trained, write_table
 from scoring import folds
 from warpwright.config import from_mapping, merged, read_mapping
@@ -44,6 +45,7 @@ from warpwright.transforms import resample
 HERE = Path(__file__).parent
 READ = {"hearts": hearts, "hippocampus": hippocampi}
 THRESHOLDS = {"published": PUBLISHED, "half": HALF}
+MASKS = {"image": "mask", "fixed": "fixed_mask", "moving": "moving_mask"}  # columns of tables
 Scores = dict[str, Any]
 
 
@@ -93,7 +95,7 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
     folder = output / trial.name
     given = READ[trial.data](data, output / "images" / trial.data, trial.condition, trial.seed)
     manifest = output / "tables" / f"{trial.name}.csv"
-    write_table(manifest, given.rows)
+    write_table(manifest, told(given.rows) if trial.scheme == ORACLE else given.rows)
     settings = settings_of(trial, manifest)
     if done_before(settings, folder):
         return True
@@ -108,6 +110,14 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
         scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return True
+
+
+def told(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """A table of images or of pairs with a mask for each image, which leaves out what was planted in it."""
+    header, *body = rows
+    masks = {header.index(name): mask for name, mask in MASKS.items() if name in header}
+    cells = ((str(trusted(Path(row[k]))) for k in masks) for row in body)
+    return [(*header, *masks.values()), *((*row, *more) for row, more in zip(body, cells, strict=True))]
 
 
 def settings_of(trial: Trial, manifest: Path) -> Training:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COLLAPSING", "DATA", "KEY", "NETWORKS", "PARTS", "SCHEMES", "Trial", "alike", "changes"]
+__all__ = ["COLLAPSING", "DATA", "KEY", "NETWORKS", "ORACLE", "PARTS", "SCHEMES", "Trial", "alike", "changes"]
 
 Table = dict[str, Any]
 
@@ -28,10 +28,12 @@ SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`
     "adareg": {"kind": "adareg"},
     "adacs": SCORE,
     "smoother": {},
+    "oracle": {},
     "adacs-no-regulariser": {**SCORE, "alpha": 0.0},
     "adacs-no-tv": {**SCORE, "beta": 0.0},
 }
-COMPARED = ("vanilla", "smoother", "nll", "beta-nll", "adaframe", "adareg", "adacs")
+COMPARED = ("vanilla", "smoother", "nll", "beta-nll", "adaframe", "adareg", "adacs", "oracle")
+ORACLE = "oracle"  # which is told where nuisances are
 KEY = ("vanilla", "adacs")
 COLLAPSING = "adacs-no-regulariser"  # which is to be shown, so that it is a result of the trial
 ABLATED = (*KEY, COLLAPSING, "adacs-no-tv")
@@ -52,7 +54,8 @@ class Trial:
     Args:
         data: of `DATA`.
         network: of `NETWORKS`.
-        scheme: of `SCHEMES`; "smoother" is "vanilla" with twice the weight on smoothness.
+        scheme: of `SCHEMES`; "smoother" is "vanilla" with twice the weight on smoothness, "oracle" "vanilla" with masks that
+            leave out what was planted in either image, which no score can know: how far a perfect one would get.
         condition: whether images are corrupted or clean, in training and test alike.
         seed: of weights and batches; of hearts also which patient is left out.
     """
@@ -70,7 +73,7 @@ class Trial:
 
 
 def schemes() -> Iterator[Trial]:
-    """VoxelMorph: all schemes and a control on corrupted images, the two key ones on clean images."""
+    """VoxelMorph: all schemes and two controls on corrupted images, the two key ones on clean images."""
     for seed in SEEDS:
         for data in DATA:
             yield from (Trial(data=data, scheme=scheme, seed=seed) for scheme in COMPARED)

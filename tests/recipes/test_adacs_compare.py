@@ -103,7 +103,7 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
         names.add(trial.name)
-    assert len(names) == 90
+    assert len(names) == 96
     assert f"# {len(names)} trainings" in (ROOT / "README.md").read_text(encoding="utf-8")
     for part in compare.PARTS.values():
         assert len({trial.name for trial in part()}) == len(list(part()))
@@ -128,6 +128,20 @@ def test_a_table_compares_equal_seeds_and_gives_hearts_no_p(compare, tmp_path: P
     assert "0.850 (0.550)" in hearts
     assert "p" not in hearts.split("|")[6]
     assert "+3.75 (+3.00, +4.50), +2.50 to +5.00, p" in volumes
+
+
+def test_the_oracle_is_told_what_was_planted(compare, tmp_path: Path) -> None:
+    write_hearts(tmp_path)
+    rows = sys.modules["nuisances"].hearts(tmp_path, tmp_path / "images", "corrupted", 0).rows
+    header, *body = compare.told(rows)
+    assert header == (*rows[0], "mask")
+    for row, plain in zip(body, rows[1:], strict=True):
+        assert row[:-1] == plain
+        where = read_labels(compare.planted(Path(row[1]))).data
+        assert torch.equal(read_labels(Path(row[-1])).data, 1 - where)
+    table = [("id", "fixed", "moving"), ("a", *(row[1] for row in body[:2]))]
+    assert compare.told(table)[0] == ("id", "fixed", "moving", "fixed_mask", "moving_mask")
+    assert compare.told(table)[1][3:] == (body[0][-1], body[1][-1])
 
 
 def test_a_collapse_is_a_result_of_the_ablation_and_of_nothing_else(compare, tmp_path: Path, monkeypatch) -> None:
