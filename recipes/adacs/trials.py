@@ -19,6 +19,7 @@ OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score a
     "hearts": {"alpha": 0.05, "beta": 0.1, "scale": 0.5},
     "hippocampus": {"alpha": 0.15, "beta": 0.02, "factor": 10.0, "scale": 0.5},
 }
+VARIANCE: dict[str, Table] = {"hearts": {}, "hippocampus": {"scale": 0.5}}  # its network costs as much
 SMOOTHER = 2.0  # a score below 1 weighs images down, which is not to be all that it does
 SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`
     "vanilla": {},
@@ -121,11 +122,14 @@ def changes(trial: Trial, base: Table) -> Table:
         model["loss"] = [NOISE, *model["loss"]]
         model["network"] = model["network"] | (QUARTER if trial.data == "hearts" else {})
     found: Table = {"model": model, "seed": trial.seed}
-    if weighting:
-        found["scheme"] = {"weighting": weighting}
-    if weighting.get("kind") == "adaptivescoring":
+    kind = weighting.get("kind")
+    if kind == "adaptivescoring":
         found["steps"] = round(base["steps"] / (1 - REST))
-        found["scheme"]["weighting"] = OF_DATA[trial.data] | weighting
+        weighting = OF_DATA[trial.data] | weighting
+    if kind == "likelihood":
+        weighting = VARIANCE[trial.data] | weighting
+    if kind:
+        found["scheme"] = {"weighting": weighting}
     return found
 
 
