@@ -368,7 +368,7 @@ def test_it_learns(dim: int, directions: str, weighting: AnyWeighting | None) ->
         assert all(math.isfinite(value) for value in figures.values())
         expected = figures["noise"] + 20 * figures["similarity"] + figures["smoothness"]
         assert figures["loss"] == pytest.approx(expected, rel=1e-4)
-        assert figures["noise"] > 0.1
+        assert figures["noise"] > 0.1 if figures["gradient"] else figures["noise"] == 0  # at rest it sees the pair itself
     if weighting is not None:
         assert [figures["gradient"] > 0 for figures in runs[0]] == [True, False, True, True, True]
         assert runs[0][-1]["score"] < 1

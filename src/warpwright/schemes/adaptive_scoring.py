@@ -250,7 +250,7 @@ class Scoring(Weighting):
         found |= optimiser_state(self.optimiser, "optimiser")
         found |= {f"leaked.{name}": value for name, value in self.leaked.items()}
         found["average"] = torch.tensor(self.average, dtype=torch.float64)
-        found["learned"] = torch.tensor(self.learned)
+        found["learned"] = torch.tensor(int(self.learned))
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
