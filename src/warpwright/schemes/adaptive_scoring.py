@@ -217,12 +217,9 @@ class Scoring(Weighting):
         score = self._score(batch.fixed)
         found, weight = residuals(self.term, batch, prediction)
         total = self._mean(found * score + self.settings.alpha * (score - 1).square(), weight, batch)
-        slopes: list[Tensor] = []
-        for axis in (axis for axis in range(2, score.ndim) if score.shape[axis] > 1):
-            here, there = (weight.narrow(axis, k, score.shape[axis] - 1) for k in (0, 1))
-            both = None if self.settings.paper_code else torch.minimum(here, there)
-            slopes.append(reduce(torch.diff(score, dim=axis).square(), both))
-        total = total + self.smoothness * torch.stack(slopes).mean(0)
+        counted = torch.ones_like(weight) if self.settings.paper_code else weight
+        axes = [axis for axis in range(2, score.ndim) if score.shape[axis] > 1]
+        total = total + self.smoothness * torch.stack([_slope(score, counted, axis) for axis in axes]).mean(0)
         return total * solved_pairs(prediction, total), reduce(score.detach(), weight)
 
     def _score(self, fixed: Tensor) -> Tensor:
@@ -259,3 +256,9 @@ class Scoring(Weighting):
         self.leaked = {name: value.to(like) for name, value in under(state, "leaked.").items()}
         restore_optimiser(self.optimiser, state, "optimiser")
         self.average, self.learned = float(state["average"]), bool(state["learned"])
+
+
+def _slope(score: Tensor, weight: Tensor, axis: int) -> Tensor:
+    """(B,) mean squared difference of neighbours along an axis, which count as much as the lesser of their weights."""
+    here, there = (weight.narrow(axis, k, score.shape[axis] - 1) for k in (0, 1))
+    return reduce(torch.diff(score, dim=axis).square(), torch.minimum(here, there))
