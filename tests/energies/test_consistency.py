@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import permutations
-from typing import Literal
+from typing import Literal, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from oracles.make import permute_field, smooth_field
 from warpwright.energies.consistency import FieldMap, gradient_inverse_consistency, inverse_consistency, sampling_points
+from warpwright.energies.regularity import bending, diffusion
 from warpwright.errors import BadInput
-from warpwright.geometry import identity_points
-from warpwright.transforms import exp
+from warpwright.geometry import Grid, identity_points
+from warpwright.transforms import Affine, DisplacementField, exp
 
 Derivative = Literal["difference", "exact"]
 DERIVATIVES: tuple[Derivative, ...] = ("difference", "exact")
@@ -52,6 +54,29 @@ def test_reference_values(dim: int, amplitude: float) -> None:
     first, second = GOLDEN[dim, amplitude]
     assert gradient_inverse_consistency(there, back, points).item() == pytest.approx(first, rel=1e-3)
     assert inverse_consistency(there, back, points).item() == pytest.approx(second, rel=1e-5)
+
+
+OTHERS = {  # likewise: bending and diffusion
+    (2, 0.05): (0.968461, 0.0400082),
+    (2, 0.2): (15.49537, 0.6401313),
+    (2, 0.3): (34.86458, 1.440295),
+    (3, 0.05): (0.486801, 0.0311339),
+    (3, 0.2): (7.788817, 0.4981430),
+    (3, 0.3): (17.52484, 1.120822),
+}
+
+
+@pytest.mark.parametrize(("dim", "amplitude"), OTHERS)
+def test_reference_values_of_what_it_is_compared_with(dim: int, amplitude: float) -> None:
+    """There a mean over components too, on the unit cube; diffusion has the length of the first axis for every axis, bending
+    a further 1 / D^2 and mixed derivatives over two voxels, which ours takes over one."""
+    steps = [1 / (n - 1) for n in SHAPES[dim]]
+    moved = wave(amplitude)(cube(dim)) - cube(dim)
+    voxels = moved / torch.tensor(steps, dtype=torch.float64).reshape(1, -1, *(1,) * dim)
+    first = SHAPES[dim][0]
+    of_bending, of_diffusion = OTHERS[dim, amplitude]
+    assert bending(voxels, steps).item() / dim**3 == pytest.approx(of_bending, rel=5e-3)
+    assert diffusion(first * moved, [1 / first] * dim).item() / dim == pytest.approx(of_diffusion, rel=1e-5)
 
 
 def inner_points(dim: int, count: int = 40) -> Tensor:
@@ -173,6 +198,69 @@ def test_points_are_drawn_from_a_generator(dim: int, every: int) -> None:
     assert (points - grid).mean().item() == pytest.approx(0, abs=4 * every / math.sqrt(grid.numel()))
 
 
+def oblique(dim: int) -> Grid:
+    """The grid of `fields` in the world: turned, flipped, of uneven voxels."""
+    turn, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(dim, dim)))
+    affine = np.eye(dim + 1)
+    affine[:-1, :-1] = turn * [1.5, -0.8, 2.5][:dim]
+    affine[:-1, -1] = [7.0, -3.0, 11.0][:dim]
+    return Grid((13, 15, 14)[:dim], affine)
+
+
+def in_world(grid: Grid, points: Tensor) -> Tensor:
+    return grid.to_world(points[0].T).T[None]
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_transforms_of_world_points(dim: int, derivative: Derivative) -> None:
+    """As the displacements that they are made of, but in mm and along the axes of the world."""
+    grid, (there, back), points = oblique(dim), fields(dim), inner_points(dim)
+    a, b = (DisplacementField(field[0], grid) for field in (there, back))
+    at = in_world(grid, points)
+    linear = torch.from_numpy(grid.affine[:-1, :-1].copy())
+    moved = points + FieldMap(back)(points) - points
+    product = torch.einsum("bijn,bjkn->bikn", FieldMap(there).jacobian(moved), FieldMap(back).jacobian(points))
+    error = torch.einsum("ij,bjkn,kl->biln", linear, product, linear.inverse()) - torch.eye(dim)[..., None]
+    expected = error.square().sum(2).flatten(1).mean(1)
+    found = gradient_inverse_consistency(a, b, at, derivative=derivative, step=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    drift = linear @ (FieldMap(there)(moved) - points)[0], linear @ (FieldMap(back)(FieldMap(there)(points)) - points)[0]
+    shift = sum(cast(Tensor, d.square().sum(0).mean()) for d in drift) / dim
+    torch.testing.assert_close(inverse_consistency(a, b, at), cast(Tensor, shift)[None])
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_chains_of_transforms(dim: int, derivative: Derivative) -> None:
+    """An affine undoes its inverse, a field between two affines that of the other frame, and a stretch is not undone."""
+    matrix = np.eye(dim + 1)
+    matrix[:-1, :-1] += 0.2 * np.random.default_rng(6).normal(size=(dim, dim))
+    matrix[:-1, -1] = 3.0
+    affine, grid = Affine(matrix), oblique(dim)
+    at = in_world(grid, inner_points(dim))
+    stretch = Affine(np.diag([1.1] * dim + [1.0]))
+    still = Affine.identity(dim)
+    known = gradient_inverse_consistency(stretch, still, at, derivative=derivative)
+    torch.testing.assert_close(known, torch.tensor([0.01], dtype=torch.float64))
+    field = DisplacementField(fields(dim)[0][0], grid)
+    assert gradient_inverse_consistency(affine, affine.inverse(), at, derivative=derivative).item() < 1e-20
+    chain = gradient_inverse_consistency(affine @ field, affine.inverse(), affine(at[0].T).T[None], derivative=derivative)
+    alone = (affine @ field @ affine.inverse(), still)
+    torch.testing.assert_close(
+        chain, gradient_inverse_consistency(*alone, affine(at[0].T).T[None], derivative=derivative), rtol=1e-6, atol=0
+    )
+
+
+def test_transforms_pass_gradients(dim: int) -> None:
+    grid, (there, back) = oblique(dim), fields(dim, 0.5)
+    at = in_world(grid, inner_points(dim, 3))
+
+    def penalty(a: Tensor, b: Tensor) -> Tensor:
+        maps = DisplacementField(a[0], grid), DisplacementField(b[0], grid)
+        return gradient_inverse_consistency(*maps, at, step=1e-2) + inverse_consistency(*maps, at)
+
+    assert torch.autograd.gradcheck(penalty, (there.requires_grad_(True), back.requires_grad_(True)), fast_mode=True)
+
+
 def test_what_is_refused(dim: int) -> None:
     there, _ = fields(dim)
     points = inner_points(dim)
@@ -180,5 +268,15 @@ def test_what_is_refused(dim: int) -> None:
         inverse_consistency(there, there[..., :-1], points)
     with pytest.raises(BadInput, match="needs displacement fields"):
         gradient_inverse_consistency(wave(0.1), there, points, derivative="exact")
+    for a, b in ((FieldMap(there), there[..., :-1]), (there, FieldMap(there[..., :-1]))):
+        with pytest.raises(BadInput, match="expected one grid"):
+            gradient_inverse_consistency(a, b, points)
+    with pytest.raises(BadInput, match="expected two of one kind"):
+        gradient_inverse_consistency(Affine.identity(dim), there, points)
+    with pytest.raises(BadInput, match="expected 'difference' or 'exact'"):
+        gradient_inverse_consistency(there, there, points, derivative=cast(Derivative, "fd"))
+    for step in (0.0, -1.0, math.nan):
+        with pytest.raises(BadInput, match="must be above 0"):
+            gradient_inverse_consistency(there, there, points, step=step)
     with pytest.raises(BadInput, match="every 1 voxel or more"):
         sampling_points((5, 5), every=0)

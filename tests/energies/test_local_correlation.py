@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -127,12 +128,18 @@ def test_self_similarity_descriptors_of_the_protocol() -> None:
     """Our MIND-SSC repeats the border voxel and bounds the variance; where it differs from the code's stays in bounds."""
     value = MIND(radius=2, dilation=2).similarity(wave(3, 0), wave(3, 1)).item()
     assert value == pytest.approx(0.0735425, rel=0.05)
+    assert value == pytest.approx(0.0759450, rel=1e-5)  # ours, so that nothing changes unseen
 
 
 def test_images_without_a_whole_window_are_refused(dim: int) -> None:
     image = torch.rand(1, 1, *(20, 12, 20)[:dim])
     with pytest.raises(BadInput, match=r"has windows of 13 voxels, the images have \(20, 12"):
         LocalCorrelation(sigma=3.0, inner=True).similarity(image, image)
+
+
+def test_other_powers_are_refused() -> None:
+    with pytest.raises(BadInput, match="to the power of 1 or 2, got 3"):
+        LocalCorrelation(power=cast(Literal[1, 2], 3))
 
 
 @pytest.mark.parametrize("settings", [{"sigma": 0.0}, {"epsilon": 0.0}, {"sigma": math.inf}])

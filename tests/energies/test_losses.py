@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -258,10 +259,20 @@ def went(field: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points + np.stack([map_coordinates(component, points, order=1, mode="nearest") for component in field])
 
 
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("term", [InverseConsistency, GradientInverseConsistency, Smoothness, Noise])
+def test_weights_that_are_none_are_refused(term: Any, weight: float) -> None:
+    with pytest.raises(BadInput, match=rf"must be at least 0 and finite, got {weight}"):
+        term(weight=weight)
+    for other in (lambda: Images(similarity=MSE(), weight=weight), lambda: Overlap(labels=(1,), weight=weight)):
+        with pytest.raises(BadInput, match=rf"must be at least 0 and finite, got {weight}"):
+            other()
+
+
 @pytest.mark.parametrize("term", [InverseConsistency, GradientInverseConsistency])
-def test_a_negative_weight_of_consistency_is_refused(term: Any) -> None:
-    with pytest.raises(BadInput, match=r"must be at least 0, got -0\.1"):
-        term(weight=-0.1)
+def test_points_closer_than_voxels_are_refused(term: Any) -> None:
+    with pytest.raises(BadInput, match="every 1 voxel or more, got 0"):
+        term(every=0)
 
 
 def divergence(mean: np.ndarray, log_variance: np.ndarray, prior: float) -> float:

@@ -202,6 +202,18 @@ def test_shapes_are_trained_once_and_drawn(
     assert capsys.readouterr().out == table
 
 
+@pytest.mark.usefixtures("cohorts")
+@pytest.mark.parametrize(("amplitude", "expected"), [(0.05, 0), (0.2, 969), (0.3, 1291)])
+def test_cells_that_turn_over_are_counted(amplitude: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of the authors' code (spec, section 7)."""
+    monkeypatch.syspath_prepend(str(ROOT / "gradicon"))
+    shapes = importlib.import_module("shapes")
+    at = torch.stack(torch.meshgrid(*(torch.linspace(0, 1, n, dtype=torch.float64) for n in (48, 64)), indexing="ij"))
+    sines, cosines = (2 * torch.pi * at).sin(), (2 * torch.pi * at).cos()
+    moved = amplitude * sines * cosines.flip(0) * torch.tensor([47.0, 63.0])[:, None, None]
+    assert shapes.turned(moved[None]) * 48 * 64 == pytest.approx(expected)
+
+
 def test_shifted_volumes_show_the_same_place_in_the_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     shifts = importlib.import_module("shifts")

@@ -6,6 +6,7 @@ half the resolution is smooth in its own voxels and millimetres.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from warpwright.energies.consistency import gradient_inverse_consistency, inverse_consistency, sampling_points
+from warpwright.energies.consistency import check_every, gradient_inverse_consistency, inverse_consistency, sampling_points
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.prompts import SoftDice, label_channels, landmark_energy
 from warpwright.energies.regularity import AnyRegularity, Diffusion
@@ -46,11 +47,18 @@ class Term(ABC):
 
     Args:
         weight: its factor in the sum.
+
+    Raises:
+        BadInput: the weight is negative or not finite.
     """
 
     name: ClassVar[str]
     mutual: ClassVar[bool] = False  # whether a value is about both directions of a pair, so that it counts once for both
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise BadInput(f"the weight of the term {self.name} must be at least 0 and finite, got {self.weight}")
 
     @abstractmethod
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
@@ -105,6 +113,7 @@ class Images(Fit):
     downsampling: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.downsampling < 1:
             raise BadInput(f"the image loss needs a downsampling of at least 1, got {self.downsampling}")
 
@@ -162,6 +171,7 @@ class Overlap(Fit):
     labels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.labels:
             raise BadInput("the overlap loss needs at least one label")
 
@@ -206,7 +216,7 @@ class InverseConsistency(Term):
         every: voxels between the points, which are moved at random (`sampling_points`).
 
     Raises:
-        BadInput: the weight is negative.
+        BadInput: the weight is negative or not finite, or `every` is below 1.
     """
 
     name: ClassVar[str] = "inverse"
@@ -214,7 +224,8 @@ class InverseConsistency(Term):
     every: int = 1
 
     def __post_init__(self) -> None:
-        not_negative(self.name, self.weight)
+        super().__post_init__()
+        check_every(self.every)
 
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
         return inverse_consistency(*both_ways(prediction), points_of(batch, self.every))
@@ -231,7 +242,7 @@ class GradientInverseConsistency(Term):
         derivative: a difference over a tenth of a voxel, or exact.
 
     Raises:
-        BadInput: the weight is negative.
+        BadInput: the weight is negative or not finite, or `every` is below 1.
     """
 
     name: ClassVar[str] = "gradicon"
@@ -240,7 +251,8 @@ class GradientInverseConsistency(Term):
     derivative: Literal["difference", "exact"] = "difference"
 
     def __post_init__(self) -> None:
-        not_negative(self.name, self.weight)
+        super().__post_init__()
+        check_every(self.every)
 
     def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
         points = points_of(batch, self.every)
@@ -257,12 +269,6 @@ def both_ways(prediction: Prediction) -> tuple[Tensor, Tensor]:
 def points_of(batch: PairBatch, every: int) -> Tensor:
     """Points of the batch's grid, moved at random by torch's own generator."""
     return sampling_points(spatial(batch.fixed), every=every, dtype=batch.fixed.dtype, device=batch.fixed.device)
-
-
-def not_negative(name: str, weight: float) -> None:
-    """Refuse a weight with which maps would be pulled apart."""
-    if weight < 0:
-        raise BadInput(f"the weight of the term {name} must be at least 0, got {weight}")
 
 
 @dataclass(frozen=True, kw_only=True)

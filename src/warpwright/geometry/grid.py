@@ -7,6 +7,7 @@ affine. Nothing here interpolates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations
 
 import numpy as np
@@ -104,7 +105,7 @@ class Grid:
         """Number of voxels."""
         return int(np.prod(self.shape))
 
-    @property
+    @cached_property
     def spacing(self) -> tuple[float, ...]:
         """Distance of neighbouring voxel centres along each axis, mm."""
         return tuple(float(s) for s in np.linalg.norm(self.affine[: self.dim, : self.dim], axis=0))

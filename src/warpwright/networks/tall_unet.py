@@ -13,8 +13,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from warpwright.networks.base import Architecture, Estimator
+from warpwright.networks.doubling import DOUBLING
 from warpwright.networks.estimate import Basis, Estimate, FieldKind, components, field
-from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, TRANSPOSED, AveragePool, Block, crop, double
+from warpwright.networks.layers import BATCH_NORM, CONVOLUTION, AveragePool, Block, crop, double
 from warpwright.networks.widths import check_scale, scaled
 
 __all__ = ["TallUNet"]
@@ -80,7 +81,7 @@ class Up(Block):
 
     def __init__(self, dim: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.layer = TRANSPOSED[dim](inputs, outputs, 4, 2, 1)
+        self.layer = DOUBLING[dim](inputs, outputs)
         self.norm = BATCH_NORM[dim](outputs)
 
     def compute(self, *inputs: Tensor) -> Tensor:

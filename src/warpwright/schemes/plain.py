@@ -103,17 +103,19 @@ class PlainScheme(Scheme):
         """The model's update."""
         self.optimiser.zero_grad(set_to_none=True)
         figures = self._figures(batches, synchronise)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip or math.inf))
-        for name, value in (("loss", figures["loss"]), ("norm of the gradient", norm)):
+        norm = torch.nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
+        for name, value in (("loss", figures["loss"]), ("norm of the gradient", float(norm))):
             if not math.isfinite(value):
                 raise Failed(f"the {name} is {value}")
+        if self.settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights, self.settings.clip, norm)
         self.failing = self.failing + 1 if figures.get("failed", 0) >= 1 else 0
         if self.failing > self.settings.patience:
             raise Failed(f"in {self.failing} steps in a row no pair could be solved: expected a smaller learning rate")
         rate = at_rate(self.optimiser, self.settings.optimiser.rate * self.settings.schedule.factor(number / self.steps))
         self.optimiser.step()
         self._average(number)
-        return {**figures, "gradient": norm, "rate": rate}
+        return {**figures, "gradient": float(norm), "rate": rate}
 
     @torch.no_grad()
     def _look(self, _: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:

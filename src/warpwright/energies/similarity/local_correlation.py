@@ -33,7 +33,7 @@ class LocalCorrelation(Similarity):
         inner: whether only windows count that lie on voxels of weight one; else a voxel counts by its own weight.
 
     Raises:
-        BadInput: sigma or epsilon is not positive and finite; of `similarity`: no whole window lies in the image.
+        BadInput: sigma or epsilon is not positive and finite, or the power is another; of `similarity`: no whole window lies in the image.
 
     Reference: Tian et al., GradICON, CVPR 2023, section 5 ("LNCC"), and its code for what the paper leaves open. There a mask
     multiplies the map, whose mean is over all voxels: a small mask lowers the loss. Here it is a weighted mean.
@@ -47,6 +47,8 @@ class LocalCorrelation(Similarity):
     def __post_init__(self) -> None:
         if not (0 < self.sigma < inf and 0 < self.epsilon < inf):
             raise BadInput(f"LocalCorrelation needs sigma and epsilon above 0, got {self.sigma} and {self.epsilon}")
+        if self.power not in (1, 2):
+            raise BadInput(f"LocalCorrelation takes correlations to the power of 1 or 2, got {self.power}")
 
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         energy = 1 - self.correlation_map(moved, fixed).pow(self.power).mean(1, keepdim=True)
