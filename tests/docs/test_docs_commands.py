@@ -118,6 +118,13 @@ def test_what_a_page_says_can_be_run(page: Path, workspace: Path) -> None:
     assert (run_page(page, workspace) > 0) == bool(wanted)
 
 
+def test_the_readme_trains_and_uses_a_model() -> None:
+    shown = [command for block in blocks((ROOT / "README.md").read_text()) for command in commands(block.text)]
+    (train,) = (command for command in shown if command.startswith("warpwright train"))
+    output = words(train)[words(train).index("--output") + 1]
+    assert any(f"--model {output}/model" in command for command in shown if command.startswith("warpwright register"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_settings_of_a_page_are_known(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text()):

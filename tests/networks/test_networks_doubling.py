@@ -37,7 +37,7 @@ def test_gradient(shape: tuple[int, ...]) -> None:
 
 
 @SHAPES
-def test_layer_takes_the_product_for_few_places_and_many_weights(
+def test_layer_takes_the_product_for_few_places_of_many_weights(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """How far two maps are from being each other's inverse, and the derivative of that: ICON and GradICON.
 
 A map takes points (B, D, N) to points (B, D, N), in whatever coordinates; a displacement field stands for `x -> x + u(x)`,
-voxels of its grid, linear between voxels and constant beyond them; a `Transform` is one of world points, mm. Both penalties look
-at random points that the caller gives.
+voxels of its grid, linear between voxels and constant beyond them; a `Transform` is one of world points, mm. Both penalties
+look at random points that the caller gives.
 
 Reference: Greer et al., ICON, ICCV 2021; Tian et al., GradICON, CVPR 2023, equations 3 and 13. As in the authors' code, squares
 are averaged over components (the papers sum them): a weight of 1.5 belongs to this form. Their derivative is by axes of a unit

@@ -33,7 +33,8 @@ class LocalCorrelation(Similarity):
         inner: whether only windows count that lie on voxels of weight one; else a voxel counts by its own weight.
 
     Raises:
-        BadInput: sigma or epsilon is not positive and finite, or the power is another; of `similarity`: no whole window lies in the image.
+        BadInput: sigma or epsilon is not positive and finite, or the power is another; of `similarity`: the image is smaller
+            than a window.
 
     Reference: Tian et al., GradICON, CVPR 2023, section 5 ("LNCC"), and its code for what the paper leaves open. There a mask
     multiplies the map, whose mean is over all voxels: a small mask lowers the loss. Here it is a weighted mean.
