@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from oracles.cohort import lines, tiny, tree, write_settings, write_small
+from oracles.cohort import lines, stopping, tiny, tree, write_settings, write_small
 from warpwright.cli.main import main
+from warpwright.data import cases
 from warpwright.schemes import SGD, Constant, Plain
 from warpwright.training import run
 from warpwright.training.checkpoint import read_checkpoint
@@ -72,13 +73,15 @@ def test_train_in_another_process_than_the_first_is_silent(small, tmp_path, caps
 
 
 def test_train_stops_and_goes_on(small, tmp_path, capsys, monkeypatch):
-    @contextmanager
-    def told_at_once() -> Iterator[Callable[[], bool]]:
-        yield lambda: True
+    real = run._Run.step
+
+    def told(*arguments: Any) -> Any:
+        stopping()
+        return real(*arguments)
 
     arguments = ["train", small[2], "--output", str(tmp_path / "o")]
     with monkeypatch.context() as patched:
-        patched.setattr(run, "told_to_stop", told_at_once)
+        patched.setattr(run._Run, "step", told)
         assert main(arguments) == 0
     assert capsys.readouterr().out == f"stopped at step 1; --resume goes on\ncheckpoint  {tmp_path / 'o'}\n"
     before = tree(tmp_path / "o")
@@ -88,6 +91,23 @@ def test_train_stops_and_goes_on(small, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("finished after 4 steps")
     assert main(["train", small[2], "--output", str(tmp_path / "whole")]) == 0
     assert tree(tmp_path / "o") == tree(tmp_path / "whole")
+
+
+def test_train_stops_while_it_reads_and_goes_on(small, tmp_path, capsys, monkeypatch):
+    real = cases._read
+
+    def told(*arguments: Any) -> Any:
+        stopping()
+        return real(*arguments)
+
+    arguments = ["train", small[2], "--output", str(tmp_path / "o")]
+    with monkeypatch.context() as patched:
+        patched.setattr(cases, "_read", told)
+        assert main(arguments) == 0
+    assert capsys.readouterr() == (f"stopped at step 0; --resume goes on\ncheckpoint  {tmp_path / 'o'}\n", "")
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["training.json"]
+    assert main([*arguments, "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("finished after 4 steps")
 
 
 def test_train_dry_run_reports_and_writes_nothing(dim, small, tmp_path, capsys):
@@ -143,11 +163,12 @@ def test_train_bad_input(what, small, tmp_path, capsys):
 
 
 def test_train_of_a_loss_that_is_no_number_is_exit_1(small, tmp_path, capsys):
-    scheme = Plain(optimiser=SGD(rate=1e30), schedule=Constant())
+    scheme = Plain(optimiser=SGD(rate=1e6), schedule=Constant())
     training = tiny(Path(small[2]).with_name("table.csv"), 2, scheme=scheme, steps=9, log_every=9, checkpoint_every=1)
     path = write_settings(tmp_path / "t.json", training)
     sentence = refused(["train", path, "--output", str(tmp_path / "o")], capsys, code=1)
     step = read_checkpoint(tmp_path / "o" / "checkpoint.safetensors").step
     assert f"step {step + 1}: the " in sentence
     assert "(pairs case" in sentence
-    assert f"the last good checkpoint is {tmp_path / 'o' / 'checkpoint.safetensors'}" in sentence
+    assert f"the last good checkpoint is {tmp_path / 'o' / 'checkpoint.safetensors'}; " in sentence
+    assert sentence.endswith("expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip\n")

@@ -43,6 +43,21 @@ def test_files_folders_and_prefixes_are_there(tmp_path: Path) -> None:
     assert [row["transform"].name for row in read_pairs(tmp_path / "t.csv").values()] == ["folder", "ants_", "folder"]
 
 
+def test_spaces_around_cells_are_not_looked_at(tmp_path: Path) -> None:
+    expected = read_pairs(table(tmp_path, "fixed_labels,moved_labels"))
+    (tmp_path / "spaced.csv").write_text(" id , fixed_labels, moved_labels\n 0, x ,x \n1 ,x, x\n , ,\n\n")
+    assert read_pairs(tmp_path / "spaced.csv") == expected
+
+
+def test_a_table_may_have_an_object_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    (tmp_path / "t.jsonl").write_text('{"id": 0, "transform": "x", "fixed": "x"}\n{"id": 1, "transform": "x"}\n')
+    with pytest.raises(BadInput, match=r"'1' \(fixed is empty\)"):
+        read_pairs(tmp_path / "t.jsonl")
+    (tmp_path / "t.jsonl").write_text('{"id": 0, "transform": "x"}\n')
+    assert read_pairs(tmp_path / "t.jsonl") == {"0": {"transform": tmp_path / "x"}}
+
+
 def test_all_rows_that_point_nowhere_are_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import warpwright.product.evaluate_pairs as module
 
@@ -62,7 +77,7 @@ def test_all_rows_that_point_nowhere_are_told_before_any_work(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has no rows, expected the column id"),
+        ("", "has no rows"),
         ("id,fixed_labels,moved_labels\n", "has no rows"),
         ("name,transform\na,b\n", "has the columns name,transform, expected the column id"),
         ("id,fixed,moving\na,b,c\n", "fixed_labels,moving_labels,transform; fixed_points"),
@@ -75,9 +90,10 @@ def test_all_rows_that_point_nowhere_are_told_before_any_work(tmp_path: Path, mo
         ("id,transform,moved_labels\na,b,c\n", "column moved_labels without"),
         ("id,transform\na,b\nx,b\na,c\nx,c\n", "the id 'a', 'x' is there more than once"),
         ("id,transform\na,b\n,c\n", "row 2 has no id"),
-        ("transform,id\nb,a\nc\n", "row 2 has no id"),
-        ("id,transform\na\n", r"'a' \(transform is empty\)"),
-        ("id,transform\na,b,too,many\n", r"'a' \(transform b\)"),
+        ("id,transform\na,b\n  ,c\n", "row 2 has no id"),
+        ("id,transform\na, \n", r"'a' \(transform is empty\)"),
+        ("id,transform\na, b\n", r"'a' \(transform b\)"),
+        ("id,transform\na\nb,c,d\n", "has row 1 with 1, row 2 with 3 cells, expected 2 as in the header"),
     ],
 )
 def test_tables_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> None:
@@ -89,6 +105,7 @@ def test_tables_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> No
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("id,transform\nM\xfcller,b\n".encode("latin-1"))
-    for path in (tmp_path / "latin.csv", tmp_path / "none.csv", tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("latin.csv", "none.csv", "folder.csv"):
         with pytest.raises(BadInput, match="cannot be read"):
-            read_pairs(path)
+            read_pairs(tmp_path / name)

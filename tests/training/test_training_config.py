@@ -387,6 +387,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "clip": (f"{DATA}[scheme]\nclip = 0", ["scheme: ", "above 0"]),
     "average": (f"{DATA}[scheme]\naverage = 1", ["scheme: ", "between 0 and 1"]),
     "rate": (f'{DATA}[scheme.optimiser]\nkind = "adam"\nrate = -1', ["scheme.optimiser: ", "above 0", "-1"]),
+    "a huge rate": (f'{DATA}[scheme.optimiser]\nkind = "muon"\nrate = 1e39', ["scheme.optimiser: ", "1e+06", "1e+39"]),
     "betas": (f'{DATA}[scheme.optimiser]\nkind = "adam"\nbetas = [0.9, 1.0]', ["scheme.optimiser: ", "betas", "0.9, 1.0"]),
     "three betas": (f'{DATA}[scheme.optimiser]\nkind = "adamw"\nbetas = [0.9, 0.9, 0.9]', ["betas", "an array of 2"]),
     "decay": (f'{DATA}[scheme.optimiser]\nkind = "adamw"\ndecay = -0.1', ["scheme.optimiser: ", "decay", "-0.1"]),

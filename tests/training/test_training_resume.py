@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import errno
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
 
 from oracles.cohort import at, lines, rich, stopping, tiny, tree, write_cohort, write_settings
-from warpwright.data import Data
+from warpwright.data import Data, cases
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.layers import FullSize, Integrate
@@ -125,17 +126,42 @@ def test_interrupted_once(how, whole, tmp_path):
 
 
 def test_stopped_after_every_step(whole, tmp_path, monkeypatch):
-    @contextmanager
-    def told_at_once() -> Iterator[Callable[[], bool]]:
-        yield lambda: True
+    real = run._Run.step
+
+    def told(*arguments: Any) -> Any:
+        stopping()
+        return real(*arguments)
 
     training, expected = whole
-    monkeypatch.setattr(run, "told_to_stop", told_at_once)
+    monkeypatch.setattr(run._Run, "step", told)
     for step in range(1, training.steps + 1):
         outcome = train(training, tmp_path / "run", resume=step > 1)
         assert (outcome.step, outcome.finished) == (step, step == training.steps)
         assert read_checkpoint(tmp_path / "run" / CHECKPOINT).step == step
     same(tmp_path / "run", expected)
+
+
+def test_stopped_while_files_are_read(whole, tmp_path, monkeypatch):
+    """Between two cases, before the first step and after some; what was written stays, and nothing is trained."""
+    training, expected = whole
+    output, real, begun = tmp_path / "run", cases._read, []
+
+    def told(*arguments: Any) -> Any:
+        begun.append(arguments)
+        if len(begun) == 2:
+            stopping()
+        return real(*arguments)
+
+    for step in (0, 3):
+        with monkeypatch.context() as patched:
+            patched.setattr(cases, "_read", told)
+            before = tree(output)
+            outcome = train(training, output, resume=step > 0)
+        assert (outcome.step, outcome.finished, len(begun)) == (step, False, 2)
+        assert tree(output) == (before or {"training.json": expected["training.json"]})
+        begun.clear()
+        train(training, output, resume=True, listen=at("train", 3, stopping))
+    same(output, expected)
 
 
 def test_a_score_is_written_with_the_best_model_once_it_has_learned(tables, tmp_path):
@@ -293,6 +319,24 @@ def test_a_full_disk_keeps_the_checkpoint_before(whole, tmp_path, monkeypatch):
     same(output, expected)
 
 
+def test_a_full_disk_names_the_log(whole, tmp_path, monkeypatch):
+    training, expected = whole
+    output, real = tmp_path / "run", Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if path.name == "metrics.jsonl" and mode == "a":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, mode, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(Failed) as caught:
+            train(training, output)
+    assert str(caught.value) == f"{output / 'metrics.jsonl'}: could not be written (No space left on device)"
+    assert train(training, output, resume=True).finished
+    same(output, expected)
+
+
 def test_a_full_disk_keeps_the_model_before(tables, tmp_path, monkeypatch):
     training = rich(
         tables[2], 2, validation=Validation(every=2, by="loss"), scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant())
@@ -382,6 +426,65 @@ def edited(checkpoint: Path, folder: Path, **changes: Any) -> bytes:
     raw = (folder / "edited").read_bytes()
     (folder / "edited").unlink()
     return raw
+
+
+def exchanged(old: str, new: str) -> Callable[[Path], None]:
+    """Other words in a table."""
+
+    def change(table: Path) -> None:
+        text = table.read_text()
+        assert old in text
+        table.write_text(text.replace(old, new))
+
+    return change
+
+
+def reordered(table: Path) -> None:
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *reversed(rows)]))
+
+
+def grouped(table: Path) -> None:
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},group", *(f"{row},p" for row in rows)]))
+
+
+def resaved(table: Path) -> None:
+    """An image with the same values in more bytes."""
+    path = table.with_name("image_1.nii.gz")
+    image: Any = nib.load(path)
+    nib.save(nib.Nifti1Image(image.get_fdata(), image.affine), path)
+
+
+COHORTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an image more": (exchanged("case1,", "case7,image_1.nii.gz,train,labels_1.nii.gz\ncase1,"), "ids"),
+    "another name": (exchanged("case1,", "case7,"), "ids"),
+    "another order": (reordered, "ids"),
+    "another split": (exchanged("validation", "test"), "splits"),
+    "groups": (grouped, "groups"),
+    "fewer labels": (exchanged("labels_5.nii.gz", ""), "masks, labels or points"),
+    "another file": (resaved, "sizes in bytes"),
+}
+
+
+@pytest.mark.parametrize("what", COHORTS)
+def test_other_images(what, stopped, tables, tmp_path):
+    training, checkpoint = stopped
+    change, words = COHORTS[what]
+    table = shutil.copytree(tables[2].parent, tmp_path / "data") / "table.csv"
+    change(table)
+    (tmp_path / "run").mkdir()
+    other = replace(training, data=replace(training.data, manifest=table))
+    sentence = refusal(other, tmp_path / "run", checkpoint.read_bytes())
+    assert sentence.endswith(f": was made with images of other {words}, row by row: expected the same to go on")
+
+
+def test_a_checkpoint_that_says_nothing_of_its_images_is_taken_up(stopped, tmp_path):
+    training, checkpoint = stopped
+    (tmp_path / CHECKPOINT).write_bytes(edited(checkpoint, tmp_path, cohort={}))
+    outcome = train(training, tmp_path, resume=True)
+    assert (outcome.step, outcome.finished) == (7, True)
+    assert read_checkpoint(tmp_path / CHECKPOINT).cohort == read_checkpoint(checkpoint).cohort != {}
 
 
 def test_another_number_of_processes(stopped, tmp_path):

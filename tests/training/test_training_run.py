@@ -28,6 +28,7 @@ from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
 from warpwright.schemes import SGD, Adam, Constant, Plain
+from warpwright.schemes.plain import PlainScheme
 from warpwright.training import Training, Validation, run, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.stream import prepared
@@ -376,17 +377,68 @@ def test_validation_leaves_the_model_as_it_was(tables):
 
 def test_a_loss_that_is_no_number_stops_with_step_pairs_and_checkpoint(tables, tmp_path):
     training = tiny(
-        tables[2], 2, scheme=Plain(optimiser=SGD(rate=1e30), schedule=Constant()), steps=9, checkpoint_every=1, batch=2
+        tables[2], 2, scheme=Plain(optimiser=SGD(rate=1e6), schedule=Constant()), steps=9, checkpoint_every=1, batch=2
     )
     sentence = sentence_of(Failed, lambda: train(training, tmp_path / "run"))
     step = int(sentence.split(":")[0].removeprefix("step "))
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     stream = stream_of(training)
     assert f"(pairs {stream.pair(2 * step - 2).names[0]}, {stream.pair(2 * step - 1).names[0]})" in sentence
-    assert f"the last good checkpoint is {checkpoint}" in sentence
+    assert f"the last good checkpoint is {checkpoint}; " in sentence
+    assert sentence.endswith("expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip")
     found = read_checkpoint(checkpoint)
     assert found.step == step - 1
     assert all(bool(value.isfinite().all()) for value in found.state.values())
+
+
+def test_after_a_failure_a_new_run_can_begin_with_the_best_model(tables, tmp_path, monkeypatch):
+    """Where there is one; to go on gives the same sentence again. Here weights are finite still, and too large for a field."""
+    monkeypatch.setattr(run, "draw_sample", lambda *_: None)
+    scheme = Plain(optimiser=SGD(rate=1e6), schedule=Constant())
+    training = tiny(tables[2], 2, scheme=scheme, steps=9, checkpoint_every=1, validation=Validation(every=1))
+    sentence = sentence_of(Failed, lambda: train(training, tmp_path / "run"))
+    assert sentence.startswith("step 2: the displacement of the validation pair case4~case5 holds NaN or inf (pairs ")
+    assert sentence_of(Failed, lambda: train(training, tmp_path / "run", resume=True)) == sentence
+    model = tmp_path / "run" / "model"
+    assert sentence.endswith(f'or scheme.clip, which can begin with weights = "{model}"')
+    calm = Plain(optimiser=SGD(rate=1e-30), schedule=Constant())
+    assert train(replace(training, scheme=calm, weights=model, steps=1), tmp_path / "new").finished
+    weights = [load_file(path / "weights.safetensors") for path in (model, tmp_path / "new" / "model")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "before"),
+    [
+        ({"validation": Validation(every=1), "checkpoint_every": 1}, 4, 3),  # both are due, of the last step
+        ({"validation": Validation(every=3), "checkpoint_every": 100}, 3, None),
+        ({"checkpoint_every": 2}, 2, None),
+    ],
+    ids=("the end", "a model", "a checkpoint"),
+)
+@pytest.mark.parametrize("part", ["model.", "optimiser."])
+def test_an_update_that_leaves_no_numbers_is_not_written(changes, step, before, part, tables, tmp_path, monkeypatch):
+    """Its loss and its gradient were finite; what was written before stays."""
+    real, output = PlainScheme.step, tmp_path / "run"
+
+    def overflowing(scheme: PlainScheme, number: int, *rest: Any) -> dict[str, float]:
+        figures = real(scheme, number, *rest)
+        if number + 1 == step:
+            name = next(key for key, value in scheme.state().items() if key.startswith(part) and value.ndim)
+            scheme.state()[name].detach().view(-1)[0] = math.inf
+        return figures
+
+    monkeypatch.setattr(PlainScheme, "step", overflowing)
+    monkeypatch.setattr(run, "draw_sample", lambda *_: None)
+    training = tiny(tables[2], 2, **changes)
+    sentence = sentence_of(Failed, lambda: train(training, output))
+    assert sentence.startswith(f"step {step}: the update left NaN or inf in {part}")
+    assert f"(pairs {stream_of(training).pair(step - 1).names[0]})" in sentence
+    names = {"training.json", "metrics.jsonl"} | ({"checkpoint.safetensors", "model"} if before else set())
+    assert {path.name for path in output.iterdir()} == names
+    if before:
+        assert read_checkpoint(output / "checkpoint.safetensors").step == before
+        assert read_model(output / "model").summary["step"] <= before
 
 
 def test_a_gradient_that_is_no_number_leaves_the_weights_as_they_were(tables, tmp_path, monkeypatch):

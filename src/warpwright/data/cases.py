@@ -21,6 +21,7 @@ __all__ = ["Cases", "Loaded"]
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[Path | None, ...]  # the files of a case: rows that share them share the memory too
+Failure: TypeAlias = tuple[Path, str]  # a file that cannot be used, and the sentence that says so
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,48 +75,52 @@ class Cases:
             BadInput: a file is missing or cannot be read, holds NaN or no structure, or lies elsewhere than its image; one
                 sentence for all that is wrong with the case.
         """
-        key = _key(case)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        loaded, failures = _read(case, self._data)  # unlocked: others go on, and two that ask for one case both read it
+        loaded, failures = self._found(case)
         if loaded is None:
-            raise BadInput("; ".join(failures))
-        self._keep(key, loaded)
+            raise BadInput("; ".join(sentence for _, sentence in failures))
         return loaded
 
-    def check(self, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> tuple[int, int]:
+    def check(self, cases: Sequence[Case], stop: Callable[[], bool] | None = None) -> tuple[int, int] | None:
         """Read every file once, and keep what there is room for.
 
         Args:
             cases: at least one.
-            progress: called after each case with how many were read and how many there are.
+            stop: asked before each case whether to leave it at that.
 
         Returns:
-            Number of axes and of channels, which all images share.
+            Number of axes and of channels, which all images share; None if not all were read.
 
         Raises:
             BadInput: some cases cannot be read, or images differ in axes or channels: one sentence for all.
         """
-        distinct = list({_key(case): case for case in cases}.values())
-        failures: list[str] = []
+        failures: list[Failure] = []
         kinds: dict[tuple[int, int], str] = {}
-        for number, case in enumerate(distinct, 1):
-            try:
-                image = self.load(case).image
-            except BadInput as error:
-                failures.append(str(error))
-            else:
-                kinds.setdefault((image.grid.dim, image.channels), image.name)
-            if progress is not None:
-                progress(number, len(distinct))
+        for case in {_key(case): case for case in cases}.values():
+            if stop is not None and stop():
+                return None
+            loaded, wrong = self._found(case)
+            failures.extend(wrong)
+            if loaded is not None:
+                kinds.setdefault((loaded.image.grid.dim, loaded.image.channels), loaded.image.name)
+        sentences = _gathered(failures)
         if len(kinds) > 1:
             found = first_of(f"{dim} axes and {channels} channels ({name})" for (dim, channels), name in kinds.items())
-            failures.insert(0, f"images differ: {found}, expected as many axes and channels in all")
-        if failures:
-            raise BadInput(first_of(failures, "; "))
+            sentences.insert(0, f"images differ: {found}, expected as many axes and channels in all")
+        if sentences:
+            raise BadInput("; ".join(sentences))
         return next(iter(kinds))
+
+    def _found(self, case: Case) -> tuple[Loaded | None, list[Failure]]:
+        """A case from memory or from its files, or everything that is wrong with them."""
+        key = _key(case)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key], []
+        loaded, failures = _read(case, self._data)  # unlocked: others go on, and two that ask for one case both read it
+        if loaded is not None:
+            self._keep(key, loaded)
+        return loaded, failures
 
     def _keep(self, key: Key, loaded: Loaded) -> None:
         with self._lock:
@@ -132,15 +137,29 @@ def _key(case: Case) -> Key:
     return case.image, case.mask, case.labels, case.points
 
 
-def _read(case: Case, data: Data) -> tuple[Loaded | None, list[str]]:
+def _gathered(failures: Sequence[Failure]) -> list[str]:
+    """A sentence for each kind of failure: that of the first file, and the other files by name."""
+    kinds: dict[str, dict[Path, str]] = {}
+    for path, sentence in failures:
+        kinds.setdefault(sentence.replace(str(path), ""), {})[path] = sentence
+    told: list[str] = []
+    for files in kinds.values():
+        first, *others = files
+        told.append(f"{files[first]} (likewise {', '.join(map(str, others))})" if others else files[first])
+    return told
+
+
+def _read(case: Case, data: Data) -> tuple[Loaded | None, list[Failure]]:
     """All files of a case, or everything that is wrong with them."""
-    failures: list[str] = []
+    failures: list[Failure] = []
 
     def attempt(path: Path | None, read: Callable[[Path], T]) -> T | None:
+        if path is None:
+            return None
         try:
-            return None if path is None else read(path)
+            return read(path)
         except BadInput as error:
-            failures.append(str(error))
+            failures.append((path, str(error)))
             return None
 
     image = attempt(case.image, lambda path: _structured(read_image(path, header=data.header)))

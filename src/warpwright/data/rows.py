@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from warpwright.errors import BadInput, did_you_mean, first_of
 from warpwright.io.image import suffix_of
 
-__all__ = ["SIDES", "Split", "check_rows", "read_rows"]
+__all__ = ["SIDES", "Split", "check_rows", "read_cells", "read_rows"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -32,7 +32,7 @@ def read_rows(table: Path) -> tuple[bool, list[dict[str, str]]]:
     Raises:
         BadInput: it cannot be read, has no rows, or other columns than such a table.
     """
-    columns, rows = _rows(table)
+    columns, rows = read_cells(table)
     return _of_pairs(table, columns), rows
 
 
@@ -42,7 +42,12 @@ def check_rows(table: Path, rows: Sequence[Mapping[str, str]], needed: Sequence[
     _check_files(table, rows, OF_PAIRS if of_pairs else OF_IMAGES)
 
 
-def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_cells(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a table, whatever they are, and its rows, at least one; cells without spaces around them.
+
+    Raises:
+        BadInput: it cannot be read, has no rows, or one that does not go with its header.
+    """
     suffix = suffix_of(table, (".csv", ".jsonl"), "a table of images or pairs")
     try:
         text = table.read_text(encoding="utf-8-sig")

@@ -1,17 +1,16 @@
-"""The table of pairs: a `.csv` with one row a pair, whose paths are relative to the file."""
+"""The table of pairs: one row a pair, in a `.csv` or `.jsonl` as training reads it; paths are relative to the file."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from warpwright.data.rows import read_cells
 from warpwright.errors import BadInput
 from warpwright.io.ants import ants_files
-from warpwright.io.atomic import last_line
 
 __all__ = ["Row", "read_pairs"]
 
@@ -30,7 +29,7 @@ def read_pairs(table: str | Path) -> dict[str, Row]:
     """The rows of a table by their id, with the files that are to be scored, all of which exist.
 
     Args:
-        table: `.csv` in UTF-8 with the column id and any of: fixed_labels and moved_labels; fixed_labels, moving_labels and
+        table: with the column id and any of: fixed_labels and moved_labels; fixed_labels, moving_labels and
             transform; fixed_points and moving_points; transform. Where points or a transform are scored the images fixed
             and moving are used for their grids. Other columns are not looked at.
 
@@ -42,14 +41,9 @@ def read_pairs(table: str | Path) -> dict[str, Row]:
             name files that do not exist (one sentence for all).
     """
     table = Path(table)
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, header = list(reader), reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{table}: cannot be read ({last_line(error)}), expected a .csv of pairs in UTF-8") from None
-    columns = _used(table, header if rows else ())
-    names = [row["id"] for row in rows]
+    header, rows = read_cells(table)
+    columns = _used(table, header)
+    names = [row.get("id", "") for row in rows]
     if not all(names):
         raise BadInput(f"{table}: row {1 + [bool(n) for n in names].index(False)} has no id, expected one in each row")
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -70,7 +64,7 @@ def _used(table: Path, header: Sequence[str]) -> list[str]:
     whole = [columns for columns in TOGETHER if {"id", *columns} <= set(header)]
     if not whole:
         wanted = "; ".join(",".join(columns) for columns in TOGETHER)
-        found = f"the columns {','.join(header)}" if header else "no rows"
+        found = f"the columns {','.join(header)}"
         raise BadInput(f"{table}: has {found}, expected the column id and those of one or more of these sets: {wanted}")
     used = dict.fromkeys(column for columns in whole for column in columns)
     spare = {"moving_labels"} if "moved_labels" in used else set[str]()  # of a table that was also registered from
@@ -83,9 +77,9 @@ def _used(table: Path, header: Sequence[str]) -> list[str]:
     return list(used)
 
 
-def _nowhere(table: Path, row: Mapping[str, str | None], columns: Sequence[str]) -> list[str]:
+def _nowhere(table: Path, row: Mapping[str, str], columns: Sequence[str]) -> list[str]:
     """What is wrong with the files of a row: each column that is empty or names nothing."""
-    cells = {column: row[column] or "" for column in columns}
+    cells = {column: row.get(column, "") for column in columns}
     return [f"{column} {cell or 'is empty'}" for column, cell in cells.items() if not cell or not _exists(table.parent / cell)]
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "at_rate",
 ]
 
+LARGEST = 1e6  # of a learning rate, and of what multiplies it; far above all that makes sense, far below what float32 holds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
@@ -73,8 +75,8 @@ class AdamW:
 
     def __post_init__(self) -> None:
         check(self.rate, betas=self.betas)
-        if self.decay < 0:
-            raise BadInput(f"the weight decay must be at least 0, got {self.decay}")
+        if not 0 <= self.decay <= LARGEST:
+            raise BadInput(f"the weight decay must lie in 0 to {LARGEST:g}, got {self.decay}")
 
     def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some weights."""
@@ -123,8 +125,8 @@ class Muon:
 
     def __post_init__(self) -> None:
         check(self.rate, momentum=(self.momentum,))
-        if not 0 < self.others < math.inf:
-            raise BadInput(f"the rate of the other weights is a share above 0, got {self.others}")
+        if not 0 < self.others <= LARGEST:
+            raise BadInput(f"the rate of the other weights is a share above 0 and at most {LARGEST:g}, got {self.others}")
 
     def build(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser of some weights."""
@@ -142,9 +144,9 @@ def at_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
 
 
 def check(rate: float, **shares: tuple[float, ...]) -> None:
-    """Refuse a learning rate of 0 or less, and shares that do not lie in 0 to 1 (1 left out)."""
-    if not rate > 0:
-        raise BadInput(f"the learning rate must be above 0, got {rate}")
+    """Refuse a learning rate of 0 or less or beyond all sense, and shares that do not lie in 0 to 1 (1 left out)."""
+    if not 0 < rate <= LARGEST:
+        raise BadInput(f"the learning rate must be above 0 and at most {LARGEST:g}, got {rate}")
     for name, values in shares.items():
         if not all(0 <= value < 1 for value in values):
             raise BadInput(f"{name} of an optimiser must lie in 0 to 1, 1 left out, got {', '.join(map(str, values))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Checkpoint:
         state: of the scheme.
         settings: of the run, as plain values.
         processes: how many processes trained.
+        cohort: digests of the images, see `resuming.cohort_digests`; none if an earlier version wrote it.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Checkpoint:
     state: Mapping[str, Tensor]
     settings: Mapping[str, Any]
     processes: int = 1
+    cohort: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -54,6 +56,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "recent": list(checkpoint.recent),
         "settings": checkpoint.settings,
         "processes": checkpoint.processes,
+        "cohort": checkpoint.cohort,
     }
     data = packed(checkpoint.state, {KEY: json.dumps(facts)})
     with replacing(path) as temporary:
@@ -83,6 +86,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             state=state,
             settings=facts["settings"],
             processes=int(facts["processes"]),
+            cohort=dict(facts.get("cohort", {})),
         )
     except (KeyError, TypeError, ValueError):
         raise BadInput(f"{path}: says nothing of a training run, expected a checkpoint of `warpwright train`") from None

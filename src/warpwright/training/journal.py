@@ -30,19 +30,16 @@ class Journal:
         events: folder for TensorBoard, or None.
 
     Raises:
-        Failed: TensorBoard is asked for and not installed.
+        Failed: TensorBoard is asked for and not installed, or the lines could not be written (a full disk).
     """
 
     def __init__(self, path: Path, step: int, events: Path | None) -> None:
         self.path = path
         self.board: Any = None
-        if step and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            with replacing(path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
-        else:
-            path.write_text("", encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
         if events is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -53,10 +50,17 @@ class Journal:
             self.board = SummaryWriter(str(events), purge_step=step + 1 if step else None)
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
-        """Add a line: the step, what kind of figures they are, the figures."""
+        """Add a line: the step, what kind of figures they are, the figures.
+
+        Raises:
+            Failed: it could not be written (a full disk).
+        """
         line = json.dumps(plain({"step": step, "kind": kind, **figures}), allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise Failed(f"{self.path}: could not be written ({error.strerror or error})") from error
         if self.board is not None:
             for name, value in figures.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["changed"]
+from warpwright.data import Cohort
+
+__all__ = ["changed", "cohort_digests"]
 
 MAY_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "card", "weights")  # between a run and its resumption
-PLACES = ("manifest", "images", "labels", "cache_gb")  # of the data, which may have been moved
+PLACES = ("manifest", "images", "labels", "cache_gb")  # of the data, which may have been moved: see `cohort_digests`
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -23,6 +27,30 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str
         Dotted key, value before, value now; None if there is no difference.
     """
     return _difference(_comparable(before), _comparable(now))
+
+
+def cohort_digests(cohort: Cohort) -> dict[str, str]:
+    """Digests of what decides what is learned from images, row by row and wherever they lie, by what they are of.
+
+    Of files the sizes count. Pairs are told by the ids, and by the settings that make them.
+    """
+    files = [(case.image, case.mask, case.labels, case.points) for case in cohort.cases]
+    found = {
+        "ids": [case.id for case in cohort.cases],
+        "splits": [case.split for case in cohort.cases],
+        "groups": [case.group for case in cohort.cases],
+        "masks, labels or points": [[path is not None for path in each] for each in files],
+        "sizes in bytes": [[_bytes(path) for path in each] for each in files],
+    }
+    return {what: hashlib.sha256(json.dumps(values).encode()).hexdigest() for what, values in found.items()}
+
+
+def _bytes(path: Path | None) -> int:
+    """The size of a file, or of all in a folder of DICOM slices; 0 for none."""
+    if path is None:
+        return 0
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from warpwright.config import to_mapping
-from warpwright.data import Cases, Cohort, read_cohort
+from warpwright.data import Cases, read_cohort
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
 from warpwright.io.atomic import last_line, replacing
@@ -33,7 +33,7 @@ from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_ch
 from warpwright.training.journal import Journal, model_card
 from warpwright.training.pictures import draw_kernels, draw_sample
 from warpwright.training.processes import Processes, processes
-from warpwright.training.resuming import changed
+from warpwright.training.resuming import changed, cohort_digests
 from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
 from warpwright.training.suitable import check_suitable
@@ -86,7 +86,8 @@ def train(
 
     `output` will hold `training.json` (the settings), `metrics.jsonl`, `checkpoint.safetensors`, `model` (the best so far by
     the validation pairs, a folder that `register --model` takes) and `pictures`. A run that was killed at any moment and is
-    resumed ends with the same bytes as one that was not. On SIGTERM and SIGINT a checkpoint is written and the run ends well.
+    resumed ends with the same bytes as one that was not. On SIGTERM and SIGINT a checkpoint is written and the run ends well;
+    while files are still read, that comes before the next one, and only `training.json` is written.
 
     Args:
         training: what to do.
@@ -97,15 +98,13 @@ def train(
 
     Raises:
         BadInput: data or settings cannot be used, or the checkpoint is that of another run.
-        Failed: the loss is not finite, or a file could not be written.
+        Failed: the loss, or weights after an update, are not finite, or a file could not be written.
     """
     if not resume:
         check_folder(output, force=False)
-    with processes(torch.device(device)) as group:
+    with processes(torch.device(device)) as group, told_to_stop() as stop:
         fresh = not (resume and (output / CHECKPOINT).exists())
-        run = _Run(training, output, torch.device(device), group, listen, fresh=fresh)
-        with told_to_stop() as stop:
-            return run.go(resume, stop)
+        return _Run(training, output, torch.device(device), group, listen, fresh=fresh).go(resume, stop)
 
 
 def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
@@ -116,6 +115,7 @@ def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
     """
     with processes(torch.device(device)) as group:
         run = _Run(training, Path(), torch.device(device), group, None, fresh=True)
+        run.read()
         begin = time.perf_counter()
         batches = run.stream.step(0, group)
         laid = time.perf_counter()
@@ -184,8 +184,9 @@ class _Run:
         self.training, self.output, self.device, self.group, self.listen = training, output, device, group, listen
         self.begin = time.perf_counter()
         self.cohort = read_cohort(training.data)
+        self.digests = cohort_digests(self.cohort)
         self.cases = Cases(training.data)
-        self._check(self.cohort)
+        check_suitable(training, self.cohort)
         settings = training.model
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
         with drawing_from(training.seed, device):
@@ -214,19 +215,28 @@ class _Run:
         self.recent: list[Mapping[str, float]] = []  # figures of the steps since the last line of the log
         self.best: float | None = None  # less is better
 
-    def _check(self, cohort: Cohort) -> None:
-        """Read every file once; the model must be for such images."""
-        check_suitable(self.training, cohort)
-        dim, channels = self.cases.check(cohort.cases)
-        model = self.training.model
+    def read(self, stop: Callable[[], bool] | None = None) -> bool:
+        """Read every file once, the model must be for such images; whether it was done, and not told to stop before."""
+        shared = self.cases.check(self.cohort.cases, stop)
+        if shared is None:
+            return False
+        (dim, channels), model = shared, self.training.model
         if (dim, channels) != (model.dim, model.channels):
             found = f"the images have {dim} axes and {channels} channel(s), the model is for {model.dim} and {model.channels}"
             raise BadInput(f"{found}: expected the same (model.dim, model.channels)")
+        return True
 
     def go(self, resume: bool, stop: Callable[[], bool]) -> Outcome:
-        """The loop. Nothing is written before a step is done, so that settings which cannot work leave nothing behind."""
+        """The loop. Nothing is written before a step is done, so that settings which cannot work leave nothing behind.
+
+        But what is told to stop while it reads leaves its settings.
+        """
         steps, first = self.training.steps, self.group.first
         done = self._resume() if resume else 0
+        if self.group.agree(not self.read(stop)):
+            if first:
+                self._write_settings()
+            return self._outcome(done)
         journal: Journal | None = None
         try:
             for batches in self.stream.steps(done, steps, self.group):
@@ -234,29 +244,35 @@ class _Run:
                 if first:
                     self.recent.append(figures)
                     journal = journal or self._open_journal(done)
-                    self._look(journal, done + 1)
+                    self._look(journal, done + 1, batches)
                 done += 1
                 told = self.group.agree(stop())
                 if first and (done % self.training.checkpoint_every == 0 or done == steps or told):
-                    self._checkpoint(done)
+                    self._checkpoint(done, batches)
                 if told:
                     break
         finally:
             if journal is not None:
                 journal.close()
-        best = None if self.best is None else (self.by, turned(self.by, self.best))
-        return Outcome(step=done, finished=done >= steps, best=best)
+        return self._outcome(done)
 
-    def _look(self, journal: Journal, step: int) -> None:
+    def _outcome(self, done: int) -> Outcome:
+        best = None if self.best is None else (self.by, turned(self.by, self.best))
+        return Outcome(step=done, finished=done >= self.training.steps, best=best)
+
+    def _look(self, journal: Journal, step: int, batches: list[PairBatch]) -> None:
         """Whatever is due after a step: a line of the log, a validation, the model where nothing chooses a better one."""
         last, figures = step == self.training.steps, {}
+        watching = bool(self.watched) and (step % self.training.validation.every == 0 or last)
         if step % self.training.log_every == 0 or last:
             means = {n: sum(r[n] for r in self.recent) / len(self.recent) for n in self.recent[0]}
             own = {} if self.watched else layer_figures(self.scheme.kept)  # else they stand with the validation's
             self._tell(journal, "train", step, means | own)
             self.recent.clear()
-        if self.watched and (step % self.training.validation.every == 0 or last):
-            figures = self._validate(journal, step)
+        if watching or last:
+            self._check_finite(step, batches)
+        if watching:
+            figures = self._validate(journal, step, batches)
         if last and self.best is None:
             self._write_model(step, figures)
         if last and not self.watched:
@@ -272,10 +288,22 @@ class _Run:
         try:
             return self.step(number, batches)
         except Failed as error:
-            names = ", ".join(name for batch in batches for name in batch.names)
-            path = self.output / CHECKPOINT
-            good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
-            raise Failed(f"step {number + 1}: {error} (pairs {names}); {good}") from None
+            raise self._failed(number + 1, str(error), batches) from None
+
+    def _check_finite(self, step: int, batches: list[PairBatch]) -> None:
+        """Before something is written: an update may overflow where its loss and gradient did not."""
+        broken = next((name for name, value in self.scheme.state().items() if not bool(value.isfinite().all())), None)
+        if broken is not None:
+            raise self._failed(step, f"the update left NaN or inf in {broken}", batches)
+
+    def _failed(self, step: int, what: str, batches: list[PairBatch]) -> Failed:
+        """With the step, its pairs, and what there is to begin anew with: a run that goes on does the same again."""
+        names = ", ".join(name for batch in batches for name in batch.names)
+        path, model = self.output / CHECKPOINT, (self.output / MODEL).absolute()
+        good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
+        begin = f', which can begin with weights = "{model}"' if model.exists() else ""
+        other = f"expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip{begin}"
+        return Failed(f"step {step}: {what} (pairs {names}); {good}; with these settings --resume comes to the same, {other}")
 
     def _resume(self) -> int:
         """Take up the checkpoint; how many steps are done. A run that was stopped before its first one begins again."""
@@ -289,6 +317,9 @@ class _Run:
             raise BadInput(f"{path}: was made with {key} = {before}, the settings say {now}: expected the same to go on")
         if found.processes != self.group.count:
             raise BadInput(f"{path}: was made by {found.processes} processes, there are {self.group.count}: expected as many")
+        differ = next((what for what, mine in self.digests.items() if found.cohort.get(what, mine) != mine), None)
+        if differ is not None:
+            raise BadInput(f"{path}: was made with images of other {differ}, row by row: expected the same to go on")
         try:
             self.scheme.restore(found.state)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -297,10 +328,13 @@ class _Run:
         self.best = found.best if self.watched else None
         return found.step
 
-    def _open_journal(self, done: int) -> Journal:
+    def _write_settings(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
         with replacing(self.output / SETTINGS) as temporary:
             temporary.write_text(json.dumps(to_mapping(self.training), indent=2) + "\n", encoding="utf-8")
+
+    def _open_journal(self, done: int) -> Journal:
+        self._write_settings()
         events = self.output / EVENTS if self.training.tensorboard else None
         return Journal(self.output / METRICS, done, events)
 
@@ -310,12 +344,15 @@ class _Run:
             seconds = time.perf_counter() - self.begin
             self.listen(Event(kind=kind, step=step, steps=self.training.steps, seconds=seconds, figures=figures))
 
-    def _validate(self, journal: Journal, step: int) -> dict[str, float]:
+    def _validate(self, journal: Journal, step: int, batches: list[PairBatch]) -> dict[str, float]:
         model = self.scheme.kept
         if not self.laid:
             settings = self.training.model
             self.laid = [prepared(p, self.cases, settings).to(self.device, self.dtype) for p in self.watched]
-        figures = validate(model, self.laid) | layer_figures(model)
+        try:
+            figures = validate(model, self.laid) | layer_figures(model)
+        except Failed as error:
+            raise self._failed(step, str(error), batches) from None
         self._tell(journal, "validation", step, figures)
         value = turned(self.by, figures.get(self.by, math.nan))
         if value < (math.inf if self.best is None else self.best):  # a NaN is not
@@ -332,7 +369,8 @@ class _Run:
         card = model_card(self.training, step, figures, self.parameters, score)
         write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary, score=score)
 
-    def _checkpoint(self, step: int) -> None:
+    def _checkpoint(self, step: int, batches: list[PairBatch]) -> None:
+        self._check_finite(step, batches)
         write_checkpoint(
             self.output / CHECKPOINT,
             Checkpoint(
@@ -342,5 +380,6 @@ class _Run:
                 state=self.scheme.state(),
                 settings=to_mapping(self.training),
                 processes=self.group.count,
+                cohort=self.digests,
             ),
         )

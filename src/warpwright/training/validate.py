@@ -12,7 +12,7 @@ from warpwright.data import CasePair
 from warpwright.energies.losses import pair_loss
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.prompts import landmark_energy
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.evaluation import dice, folding, mean_over_labels
 from warpwright.layers import FieldLayer
 from warpwright.methods import Model
@@ -34,6 +34,9 @@ def validate(model: Model, batches: Sequence[PairBatch]) -> dict[str, float]:
         `loss`, of the terms that the pairs allow; `folded_percent`; with labels `dice` (mean over labels of a pair, then over
         pairs); with landmarks `tre`, mm (root of the mean squared distance of a pair, mean over pairs). A figure of which no
         pair has anything is left out.
+
+    Raises:
+        Failed: the model gives a pair a displacement that is not finite.
     """
     rows: list[dict[str, float]] = []
     for batch in batches:
@@ -45,6 +48,8 @@ def validate(model: Model, batches: Sequence[PairBatch]) -> dict[str, float]:
 
 def _figures(model: Model, batch: PairBatch) -> dict[str, float]:
     prediction = predicted(model, batch)
+    if not bool(prediction.displacement.isfinite().all()):
+        raise Failed(f"the displacement of the validation pair {', '.join(batch.names)} holds NaN or inf")
     if prediction.inverse is None and model.settings.directions == "both":  # then the loss may ask for it
         prediction = with_inverse(prediction, predicted(model, batch.swapped()).displacement)
     terms = [term for term in model.settings.loss if term.applies(batch)]
