@@ -1,7 +1,8 @@
 """Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`, NAME being a folder beside this file.
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
-way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number.
+way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number. Of models of
+features a second table says what their time goes into.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import torch
 from cohorts import COHORTS, Cohort
 from drawing import draw
 from runs import settings_of, trained, write_table
-from scoring import Row, by_features, by_model, classical, header, line, nothing, score
-from warpwright.errors import WarpwrightError
+from scoring import Row, by_features, by_model, classical, header, line, nothing, score, times_header, times_line
+from warpwright.errors import BadInput, WarpwrightError
 from warpwright.methods import Solving, TransformName
-from warpwright.product.model_folder import read_model
+from warpwright.product.model_folder import ModelFolder, read_model
 
 HERE = Path(__file__).parent
 RECIPES = sorted(
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--only", help="train and score only this configuration (the name of its .toml)")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
     parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
+    parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FOLDER", help="model folders that are scored as well")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -50,19 +52,42 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Train, score, print."""
+    configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
+    given = models_of(options.models, [config.stem for config in configs])
     output = options.output / options.name
     output.mkdir(parents=True, exist_ok=True)
     cohort = COHORTS[Path(options.name).name](options.data, output / "images")
     for name, rows in {"manifest.csv": cohort.rows, **cohort.others}.items():
         write_table(output / name, rows)
-    configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
     for config in configs:
         if not trained(settings_of(config, output), output / config.stem, options.device):
             return 1
-    return report(cohort, output, [c.stem for c in configs], options.refine, options.transforms)
+    models = {config.stem: read_model(output / config.stem / "model") for config in configs} | given
+    return report(cohort, output, models, options.refine, options.transforms)
 
 
-def report(cohort: Cohort, output: Path, names: list[str], refine: int, transforms: list[TransformName]) -> int:
+def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
+    """Models by name, of NAME=FOLDER.
+
+    Args:
+        words: what was given.
+        taken: names that mean something else.
+
+    Raises:
+        BadInput: a word is something else, a name is taken or there twice, or a folder holds no model.
+    """
+    found: dict[str, ModelFolder] = {}
+    for word in words:
+        name, _, folder = word.partition("=")
+        if not (name and folder):
+            raise BadInput(f"--models: expected NAME=FOLDER, got {word!r}")
+        if name in (*taken, *found):
+            raise BadInput(f"--models: there is a model {name} already, expected another name for {folder}")
+        found[name] = read_model(folder)
+    return found
+
+
+def report(cohort: Cohort, output: Path, models: dict[str, ModelFolder], refine: int, transforms: list[TransformName]) -> int:
     """Score every way and print the tables."""
     machine = {
         "processor": platform.processor() or platform.machine(),
@@ -70,7 +95,6 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int, transfor
         "torch": torch.__version__,
     }
     tables: dict[str, list[Row]] = {}
-    models = {name: read_model(output / name / "model") for name in names}
     for title, pairs in cohort.test.items():
         asked = ", ".join(cohort.classical.values()) or "defaults"
         reference = score(f"classical, {asked}", classical(cohort.classical), pairs)
@@ -84,6 +108,8 @@ def report(cohort: Cohort, output: Path, names: list[str], refine: int, transfor
             if features and not tables and transforms:
                 rows += [score(f"{name}, {t}", by_features(model, t), pairs, swapped=False) for t in transforms]
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
+        timed = [f"{times_line(row)}\n" for row in rows if row.searches_features]
+        sys.stdout.write(f"\n{times_header()}\n{''.join(timed)}" if timed else "")
         tables[title] = rows
     draw(tables, output / "results.png")
     named = {title: [pair.name for pair in pairs] for title, pairs in cohort.test.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 from typing import Any, cast
 
@@ -30,7 +30,20 @@ from warpwright.methods import (
 from warpwright.product.model_folder import ModelFolder
 from warpwright.transforms import Affine, Transform, laid, resample, split
 
-__all__ = ["Row", "Way", "by_features", "by_model", "classical", "folds", "header", "line", "nothing", "score"]
+__all__ = [
+    "Row",
+    "Way",
+    "by_features",
+    "by_model",
+    "classical",
+    "folds",
+    "header",
+    "line",
+    "nothing",
+    "score",
+    "times_header",
+    "times_line",
+]
 
 Way = Callable[[Image, Image], Registration | None]
 
@@ -49,6 +62,7 @@ class Row:
             is followed by that of the swapped pair, mean over those that the first brings into the moving image; empty if
             the swapped pairs were not registered.
         seconds: of each pair, images in memory to the map.
+        stages: of each pair, seconds by the name of a stage of the registration; none of a pair that was not registered.
     """
 
     name: str
@@ -58,6 +72,7 @@ class Row:
     folds: list[float]
     inconsistency: list[float]
     seconds: list[float]
+    stages: list[dict[str, float]]
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values."""
@@ -69,7 +84,13 @@ class Row:
             "folds": self.folds,
             "inconsistency": self.inconsistency,
             "seconds": self.seconds,
+            "stages": self.stages,
         }
+
+    @property
+    def searches_features(self) -> bool:
+        """Whether it is by a model of features, whose network and search have times of their own."""
+        return any("features" in stages for stages in self.stages)
 
 
 def nothing(fixed: Image, moving: Image) -> None:
@@ -89,7 +110,8 @@ def by_model(folder: ModelFolder, refine: int = 0) -> Way:
 def by_features(folder: ModelFolder, transform: TransformName) -> Way:
     """A model of features with another family of transforms than the one it was trained with."""
     network = cast(Solving, folder.model.network)
-    search = Search(family=family_named(transform, network.settings.family, min(network.spacing)))
+    family = family_named(transform, network.settings.family, min(network.spacing))
+    search = replace(Search.trained(network.settings), family=family)
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, search=search)
 
 
@@ -102,13 +124,14 @@ def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = Tru
         pairs: what is registered.
         swapped: also register with the images swapped, for the inconsistency.
     """
-    row = Row(name=name, dice=[], hd95=[], similarity=[], folds=[], inconsistency=[], seconds=[])
+    row = Row(name=name, dice=[], hd95=[], similarity=[], folds=[], inconsistency=[], seconds=[], stages=[])
     images = [(read_scalar(pair.fixed), read_scalar(pair.moving)) for pair in pairs]
     way(*images[0])
     for pair, (fixed, moving) in zip(pairs, images, strict=True):
         begin = time.perf_counter()
         found = way(fixed, moving)
         row.seconds.append(time.perf_counter() - begin)
+        row.stages.append({} if found is None else {stage.name: stage.seconds for stage in found.stages})
         forward = _map(fixed, found)
         if swapped:
             row.inconsistency.append(_inconsistency(fixed.grid, moving.grid, forward, _map(moving, way(moving, fixed))))
@@ -186,3 +209,16 @@ def line(row: Row, reference: Row | None) -> str:
     astray = f"{fmean(row.inconsistency):.3f}" if row.inconsistency else "-"
     cells = (row.name, dice_text, spread, far, f"{fmean(row.similarity):.4f}", folding, astray)
     return f"| {' | '.join(cells)} | {median(row.seconds):.3f} | {test} |"
+
+
+def times_header() -> str:
+    """The head of the table of what models of features take their time for, in Markdown."""
+    return "| way | network, s a pair | search | map and inverse | all |\n|---|---|---|---|---|"
+
+
+def times_line(row: Row) -> str:
+    """A row of it, of a way by a model of features, in Markdown: medians over pairs."""
+    ends = [(stages["features"], stages["map"]) for stages in row.stages]
+    search = [sum(stages.values()) - sum(two) for stages, two in zip(row.stages, ends, strict=True)]
+    columns = ([two[0] for two in ends], search, [two[1] for two in ends], row.seconds)
+    return f"| {row.name} | {' | '.join(f'{median(column):.3f}' for column in columns)} |"

@@ -17,6 +17,7 @@ from warpwright.transforms import Affine, laid, resample
 __all__ = ["SHIFTS", "write_rendered", "write_shifted"]
 
 BORDER = 10  # voxels
+SIZE = (36, 52, 36)  # voxels that models of `dio/shifts` see while training
 Change = Callable[[Image, np.random.Generator], Image]
 
 
@@ -49,9 +50,19 @@ def _marred(image: Image, rng: np.random.Generator) -> Image:
     return Image(((image.data - low) / (high - low) * bias + noise).float(), image.grid)
 
 
-def _bordered(image: Image, _: np.random.Generator) -> Image:
-    """A border of zeros."""
-    grid = image.grid.crop((-BORDER,) * image.grid.dim, tuple(n + 2 * BORDER for n in image.grid.shape))
+def _surrounded(image: Image, _: np.random.Generator) -> Image:
+    """A larger field of view, in which there is nothing more: zeros around the volume."""
+    return _around(image, tuple(n + 2 * BORDER for n in image.grid.shape))
+
+
+def _cropped(image: Image, rng: np.random.Generator) -> Image:
+    """The same, of which the middle is cut out again, as large as in training."""
+    return _around(_surrounded(image, rng), SIZE)
+
+
+def _around(image: Image, shape: tuple[int, ...]) -> Image:
+    """So many voxels around the middle of a volume, zeros where it has none."""
+    grid = image.grid.crop(tuple((n - m) // 2 for n, m in zip(image.grid.shape, shape, strict=True)), shape)
     return resample(image, Affine.identity(image.grid.dim), grid)
 
 
@@ -62,7 +73,8 @@ SHIFTS: dict[str, tuple[Change, Change]] = {
     "fixed 1 mm, moving 2 mm": (_same, _spaced((2.0, 2.0, 2.0))),
     "other contrasts": (_contrast, _contrast),
     "bias and noise": (_marred, _marred),
-    "a border of 10 mm": (_bordered, _bordered),
+    "10 mm of zeros around": (_surrounded, _surrounded),
+    "zeros around, cropped to the size of training": (_cropped, _cropped),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -68,7 +69,8 @@ def hippocampus(folder: ModelFolder, pair: TestPair, label: int | None, weight: 
     prompts = None if label is None else Prompting(labels=(only(drawn[0], label), only(drawn[1], label)), weight=weight)
     network = cast(Solving, folder.model.network)
     family = family_named("greedy", network.settings.family, min(network.spacing))
-    forward = register_direct(folder.model, *images, search=Search(family=family, prompts=prompts)).forward
+    search = replace(Search.trained(network.settings), family=family, prompts=prompts)
+    forward = register_direct(folder.model, *images, search=search).forward
     moved = resample(drawn[1], forward, drawn[0].grid, interpolation="label").data
     overlap = dice(drawn[0].data, moved, (1, 2))
     return overlap[1], overlap[2], folds(forward, drawn[0].grid)

@@ -11,9 +11,13 @@ import torch
 
 from oracles.cohort import write_cohort
 from warpwright.cli.main import main
+from warpwright.cohort.check import check_options
+from warpwright.cohort.work import Options
 from warpwright.data import bundled_pairs
+from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
-from warpwright.io import Points, read_labels, write_image, write_points
+from warpwright.io import Points, read_labels, read_transform, write_image, write_points
+from warpwright.transforms import Affine
 
 TOML = """
 steps = 2
@@ -74,9 +78,30 @@ def test_the_transform_is_chosen_when_a_pair_is_registered(dim: int, transform: 
     result = run(cohorts[dim], tmp_path / "o", *model, *asked)
     kind = {"affine": "affinefield", None: "displacement"}.get(transform, transform)
     assert names(result) == ["features", f"{kind} 1/2", f"{kind} 1/1", "map"]
-    if transform is not None and transform != "displacement":
-        assert result["model"]["family"]["kind"] == kind
+    assert result["model"]["family"]["kind"] == kind
     assert result["scores"]["inverse_consistency"]["p95"] < 1.0
+
+
+def test_an_affine_is_one_and_begins_another_search(dim: int, cohorts, tmp_path) -> None:
+    model = ["--model", str(cohorts[dim] / "f" / "model")]
+    first = run(cohorts[dim], tmp_path / "one", *model, "--transform", "affine")
+    assert isinstance(read_transform(tmp_path / "one" / "transform.h5"), Affine)
+    assert isinstance(read_transform(tmp_path / "one" / "inverse.h5"), Affine)
+    assert first["scores"]["inverse_consistency"]["max"] < 1e-3
+    second = run(cohorts[dim], tmp_path / "two", *model, "--transform", "greedy", "--initial", str(tmp_path / "one"))
+    assert second["scores"]["energy_before"] < 0.9 * first["scores"]["energy_before"]
+    assert second["model"]["initialise"] == "initial"
+
+
+def test_a_search_that_fails_leaves_nothing(cohorts, tmp_path, capsys) -> None:
+    folder = cohorts[2]
+    images = [str(folder / f"image_{n}.nii.gz") for n in (4, 5)]
+    points = ["--prompt-points", str(folder / "points_4.csv"), str(folder / "points_5.csv"), "--space", "ras"]
+    model = ["--model", str(folder / "f" / "model"), "--prompt-weight", "1e45"]  # beyond float32
+    assert main(["register", *images, "--output", str(tmp_path / "new" / "o"), *points, *model]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]  # behind the progress
+    assert "image_5.nii.gz: the energy of the search became NaN or infinite at 1/2, 1/1" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_labels_prompt_pulls_and_does_not_count(dim: int, cohorts, tmp_path) -> None:
@@ -132,7 +157,8 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     labels = str(folder / "labels_4.nii.gz")
     assert "gives no rigid map" in refused([*base, *model, "--transform", "rigid"], capsys)
     assert "--prompt-weight was given without prompts" in refused([*base, "--prompt-weight", "2"], capsys)
-    assert "must be above 0, got -1" in refused([*base, *points, "--prompt-weight", "-1"], capsys)
+    assert "must be above 0 and finite, got -1" in refused([*base, *points, "--prompt-weight", "-1"], capsys)
+    assert "must be above 0 and finite, got inf" in refused([*base, *points, "--prompt-weight", "inf"], capsys)
     assert "3 fixed and 1 moving landmarks" in refused([*base, points[0], points[1], str(few), *points[3:]], capsys)
     assert "c lie outside" in refused([*base, points[0], points[1], str(far), *points[3:]], capsys)
     linear = [*base, *model, "--transform", "affine", "--refine-field", "3"]
@@ -140,9 +166,33 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     assert "no label in common" in refused([*base, "--prompt-labels", labels, str(other)], capsys)
     assert "prompts are for a deformable transform" in refused([*base, *points, "--transform", "affine"], capsys)
     assert "compares its features" in refused([*base, *model, "--similarity", "mi"], capsys)
+    assert "--preset is for a search by images" in refused([*base, *model, "--preset", "fast"], capsys)
+    for text, words in (
+        ("levels = [2, 1]", "has levels, a model of features has the scales [2, 1] of its training: expected no such key"),
+        ('start = "none"', "its 'start' is for a search by images, a model of features compares its features"),
+        ("stepss = [2, 1]", "unknown key 'stepss', did you mean 'steps'?"),
+        ("steps = [4, 3, 2]", "steps are [4, 3, 2], the features have the scales [2, 1]: expected as many"),
+        ("steps = [4, 0]", "at least 1 step for each scale, got [4, 0]"),
+        ("tolerance = -1.0", "tolerance must be at least 0 or absent, got -1.0"),
+        ("[deformable]\ngradient_sigma = -1.0", ".deformable: sigmas must be at least 0 mm"),
+        ('[deformable]\nkind = "greedy"', "its 'deformable' is not what --transform velocity asks for"),
+    ):
+        (tmp_path / "c.toml").write_text(text)
+        found = refused([*base, *model, "--transform", "velocity", "--config", str(tmp_path / "c.toml")], capsys)
+        assert f"{tmp_path / 'c.toml'}" in found
+        assert words in found
     one_pass = str(next(pair.models[0] for pair in bundled_pairs() if pair.models))
     assert not (tmp_path / "o").exists()
     volumes = [str(path) for path in (bundled_pairs()[0].fixed, bundled_pairs()[0].moving)]
     told = ["--prompt-labels", str(bundled_pairs()[0].fixed_labels), str(bundled_pairs()[0].moving_labels)]
     found = refused(["register", *volumes, "--output", str(tmp_path / "o"), "--model", one_pass, *told], capsys)
     assert "expected a model of features, or none" in found
+    found = refused(["register", *volumes, "--output", str(tmp_path / "o"), "--model", one_pass, "--preset", "fast"], capsys)
+    assert "--preset is for a search, --model needs none" in found
+
+
+def test_a_cohort_asks_for_no_preset_where_nobody_does(cohorts) -> None:
+    model = cohorts[2] / "f" / "model"
+    check_options(Options(model=model))
+    with pytest.raises(BadInput, match="--preset is for a search by images"):
+        check_options(Options(model=model, preset="balanced"))

@@ -20,8 +20,8 @@ MEAN_SQUARES = (Images(similarity=MSE(), weight=10.0), Smoothness(on="velocity",
 
 def morph(dim: int, **settings: Any) -> Model:
     torch.manual_seed(1)
-    known: dict[str, Any] = {"network": VoxelMorph(form="vm1", scale=0.25), "loss": MEAN_SQUARES}
-    return Model(ModelSettings(dim=dim, preparation=Preparation(start="none"), **(known | settings)))
+    known = {"network": VoxelMorph(form="vm1", scale=0.25), "loss": MEAN_SQUARES, "preparation": Preparation(start="none")}
+    return Model(ModelSettings(dim=dim, **(known | settings)))
 
 
 def batch_of(dim: int, dtype: torch.dtype = torch.float32) -> PairBatch:

@@ -14,10 +14,13 @@ from warpwright.energies.losses import Images, InverseConsistency, pair_loss
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
 from warpwright.layers import FieldLayer, FullSize
-from warpwright.methods import batch_loss, predict_both
+from warpwright.methods import Implicit, Solving, batch_loss, predict_both
 from warpwright.methods.direct import predicted
+from warpwright.methods.model import predict
 from warpwright.methods.multistep import Single
 from warpwright.networks import FCNSS, Displacement, Estimate, VoxelMorph
+from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.transforms import Preparation
 
 
 def test_the_loss_of_one_direction(dim: int) -> None:
@@ -64,6 +67,29 @@ def test_without_an_inverse_the_network_is_asked_twice(dim: int) -> None:
     torch.testing.assert_close(one.total, two.total, rtol=1e-12, atol=0)
     with pytest.raises(BadInput, match="needs a model that gives both directions"):
         batch_loss(morph(dim, network=network, layers=(FullSize(),), loss=loss, directions="forward"), batch_of(dim))
+
+
+def test_features_are_found_once_for_both_directions(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that solves: as two models asked one after the other, values and gradients, at half the looks."""
+    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(2, 1), widths=0.25), steps=(3, 2))
+    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
+    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation).double()
+    batch = batch_of(dim, torch.float64)
+    expected = [predict(model, pairs).displacement for pairs in (batch, batch.swapped())]
+    looks: list[int] = []
+    monkeypatch.setattr(Solving, "pyramid", lambda self, image, own=Solving.pyramid: looks.append(1) or own(self, image))
+    found = [prediction.displacement for prediction in predict_both(model, batch)]
+    assert len(looks) == 2
+    weights = list(model.parameters())
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine, theirs)
+    slopes = [
+        torch.autograd.grad(sum(u.square().sum() for u in fields), weights, materialize_grads=True)
+        for fields in (found, expected)
+    ]
+    assert any(bool(slope.any()) for slope in slopes[0])
+    for mine, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 class Turn(FieldLayer):

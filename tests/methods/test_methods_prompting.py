@@ -123,8 +123,9 @@ def test_what_is_no_prompt_is_refused() -> None:
     points = torch.zeros(2, 2), torch.zeros(3, 2)
     with pytest.raises(BadInput, match="needs labels or landmarks"):
         Prompting()
-    with pytest.raises(BadInput, match="weight of a prompt must be above 0"):
-        Prompting(labels=(one, one), weight=0.0)
+    for weight in (0.0, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match=f"the weight of a prompt must be above 0 and finite, got {weight}"):
+            Prompting(labels=(one, one), weight=weight)
     with pytest.raises(BadInput, match="no label in common"):
         Prompting(labels=(one, two))
     with pytest.raises(BadInput, match="2 fixed and 3 moving landmarks"):

@@ -10,9 +10,11 @@ from methods_pairs import SHAPE, SHAPE_3D, SPACING, SPACING_3D, inner, regular, 
 from torch import Tensor
 
 from oracles.make import smooth_field
+from warpwright.energies.regularity import Bending
 from warpwright.energies.similarity import MSE
+from warpwright.errors import Failed
 from warpwright.geometry import Image, jacobian_determinant
-from warpwright.methods import Greedy, Progress, SimilarityName, TransformName, register_pair
+from warpwright.methods import Displacement, Greedy, Progress, SimilarityName, TransformName, register_pair
 from warpwright.solver import GaussNewton, GradientDescent
 from warpwright.transforms import Affine, DisplacementField, VelocityField, displacement_on
 
@@ -46,6 +48,15 @@ def test_there_and_back(case: str, family: TransformName) -> None:
     # voxels whose inverse leads out of the grid have none, hence the border
     there_and_back = inner(displacement_on(result.forward @ result.backward, fixed.grid)[None])
     assert there_and_back.norm(dim=1).max() <= result.inverse_residual + 1e-5  # float32 fields
+
+
+def test_a_search_without_a_finite_energy_fails() -> None:
+    """Not even at one level; it is no map that moves nothing."""
+    fixed, moving, _ = warped_pair(SHAPE, 2.0)
+    family = Displacement(gradient_sigma=1.5, field_sigma=0.5, solver=GradientDescent(), regularities=(Bending(weight=1e45),))
+    settings = replace(small("displacement"), deformable=family)
+    with pytest.raises(Failed, match="the energy of the search became NaN or infinite at every level, expected smaller"):
+        register_pair(fixed, moving, settings)
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(length=0.5), GradientDescent(length=0.1)], ids=["demons", "descent"])

@@ -28,6 +28,7 @@ from warpwright.methods import (
     ModelSettings,
     Solved,
     SolverLayer,
+    Told,
     TwoStep,
     Velocity,
     batch_loss,
@@ -35,6 +36,7 @@ from warpwright.methods import (
     register_direct,
 )
 from warpwright.methods.deformable import Scale
+from warpwright.methods.levels import Carried, Lattice
 from warpwright.methods.search import moving_lattice
 from warpwright.methods.solver_layer import AnyAdjoint, feature_levels
 from warpwright.networks import VoxelMorph
@@ -221,7 +223,16 @@ class Flagged(nn.Module):
     ) -> Solved:
         total = sum(f.mean() for f in (*fixed.levels, *moving.levels))
         field = torch.as_tensor(total) * torch.ones(2, 2, *grids[0].shape)
-        return Solved(displacements=(field,), solutions=(), failed=self.failed)
+        carried = Carried(field, Lattice((1, 1)))
+        return Solved(
+            fields=(carried,),
+            grids=grids[:1],
+            family=FAMILY,
+            fixed=grids[0],
+            solutions=(),
+            failed=self.failed,
+            seconds=(),
+        )
 
 
 def flagged(*failed: bool) -> tuple[Model, PairBatch]:
@@ -240,6 +251,41 @@ def test_a_pair_whose_solve_failed_teaches_nothing_and_is_counted() -> None:
     assert losses.parts["failed"].tolist() == [0.0, 1.0]
     assert losses.total[0] > 0
     assert losses.total[1] == 0
+
+
+@pytest.mark.parametrize("why", ["it ends worse than it began", "it is not finite"])
+@pytest.mark.parametrize("adjoint", [OneStep(), Unroll()], ids=["one step", "unroll"])
+def test_a_pair_that_cannot_be_solved_spoils_no_gradient(why: str, adjoint: AnyAdjoint) -> None:
+    """By the layer itself: with such a pair beside it a good one teaches what it teaches alone, but for rounding."""
+    torch.manual_seed(1)
+    told = Told(points=True, chance=1.0) if why == "it is not finite" else None
+    features = FeatureUNetEncoder(outputs=4, scales=(2, 1), widths=0.25)
+    network = Implicit(features=features, family=FAMILY, steps=(3, 3), adjoint=adjoint, told=told)
+    loss, preparation = (Images(similarity=MSE()),), Preparation(spacing=(1.0, 1.0))
+    model = Model(ModelSettings(dim=2, network=network, layers=(), preparation=preparation, loss=loss, directions="forward"))
+    batch = replace(batch_of(2), spacing=(1.0, 1.0))
+    near, far = torch.tensor([[5.0, 4.0]]), torch.tensor([[1e30, 4.0]])
+    good, bad = ((batch.fixed[:1], batch.moving[:1], near), (batch.fixed[1:], batch.fixed[1:] + 1e-5 * batch.moving[:1], near))
+    if told is not None:  # the same images, by which the weight of what is told is measured
+        bad = (*good[:2], far)
+
+    def taught(*pairs: tuple[Tensor, Tensor, Tensor]) -> tuple[list[float], Tensor]:
+        fixed, moving, points = zip(*pairs, strict=True)
+        many = PairBatch(
+            fixed=torch.cat(fixed),
+            moving=torch.cat(moving),
+            spacing=(1.0, 1.0),
+            fixed_points=(torch.tensor([[4.0, 4.0]]),) * len(pairs),
+            moving_points=points,
+        )
+        losses = batch_loss(model, many)
+        gradients = torch.autograd.grad(losses.total.sum(), list(model.parameters()), materialize_grads=True)
+        return losses.parts["failed"].tolist(), torch.cat([g.flatten() for g in gradients])
+
+    alone, beside = taught(good), taught(good, bad)
+    assert (alone[0], beside[0]) == ([0.0], [0.0, 1.0])
+    assert float(alone[1].abs().max()) > 0
+    torch.testing.assert_close(beside[1], alone[1], rtol=0, atol=1e-5 * float(alone[1].abs().max()))  # float32
 
 
 def test_training_gives_up_where_solves_keep_failing() -> None:
@@ -326,6 +372,13 @@ def test_what_does_not_belong_together_is_refused() -> None:
     spoiled = plain((good.levels[0], good.levels[1] / 0))
     with pytest.raises(Failed, match="features of the moving image are not finite"):
         feature_levels(good, spoiled, (grid, grid), none)
+    two, one_bad = (
+        plain(tuple(torch.cat([f, g]) for f, g in zip(good.levels, p.levels, strict=True))) for p in (good, spoiled)
+    )
+    with pytest.raises(
+        Failed, match="features of the moving image are not finite"
+    ):  # of one sample: nothing is learned from any
+        feature_levels(two, one_bad, (grid, grid), none)
     with pytest.raises(BadInput, match="at least 1 step for each of the scales"):
         Implicit(steps=(1, 1))
     with pytest.raises(BadInput, match="needs the spacing of the model's preparation"):

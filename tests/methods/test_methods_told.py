@@ -152,9 +152,15 @@ def test_what_cannot_be_told_is_refused() -> None:
     for labels in ((0, 1), (2, 2), (-1,)):
         with pytest.raises(BadInput, match="labels that are told while training must be above 0, each once, got"):
             Told(labels=labels)
-    wrong: tuple[dict[str, Any], ...] = ({"weight": 0.0}, {"weight": float("nan")}, {"chance": 0.0}, {"chance": 1.5})
+    wrong: tuple[dict[str, Any], ...] = (
+        {"weight": 0.0},
+        {"weight": float("nan")},
+        {"weight": float("inf")},
+        {"chance": 0.0},
+        {"chance": 1.5},
+    )
     for settings in wrong:
-        with pytest.raises(BadInput, match=r"needs a weight above 0 and a chance in \(0, 1\], got"):
+        with pytest.raises(BadInput, match=r"needs a finite weight above 0 and a chance in \(0, 1\], got"):
             Told(points=True, **settings)
     with pytest.raises(BadInput, match="pair 0, pair 1: has no labels, expected labels that the solve can be told"):
         Told(labels=(1,)).at(level, replace(batch, moving_labels=None), level.grid)

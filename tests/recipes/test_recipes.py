@@ -19,8 +19,11 @@ from warpwright.energies.losses import GradientInverseConsistency
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.io import read_labels, read_scalar, write_image
-from warpwright.methods import Model
+from warpwright.methods import Implicit, Model, ModelSettings
+from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.product.model_folder import write_model
 from warpwright.training.config import read_training
+from warpwright.transforms import Preparation
 
 ROOT = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(ROOT.rglob("*.toml"))
@@ -167,7 +170,7 @@ def test_a_table_is_printed_and_drawn(cohorts, tmp_path: Path, capsys: pytest.Ca
     sides = [Path(str(folder / f"{kind}_{number}.nii.gz")) for kind in ("image", "labels") for number in (130, 132)]
     named = dict(zip(("fixed", "moving", "fixed_labels", "moving_labels"), sides, strict=True))
     pair = cohorts.TestPair(name="130 132", **named, labels=(1, 2))
-    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, [], 0, [])
+    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, {}, 0, [])
     lying, classical = json.loads((tmp_path / "results.json").read_text())["tables"]["two people"]["rows"]
     assert classical["dice"][0] > lying["dice"][0] + 0.1
     assert lying["inconsistency"] == [0.0]
@@ -176,6 +179,41 @@ def test_a_table_is_printed_and_drawn(cohorts, tmp_path: Path, capsys: pytest.Ca
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in printed[4:]] == ["| as it lies", "| classical, defaults"]
     assert (tmp_path / "results.png").stat().st_size > 5000
+
+
+def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_split(
+    cohorts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features that nothing was learned by, of the right kind."""
+    preparation = Preparation(spacing=(2.0, 2.0, 2.0), start="box")
+    network = Implicit(features=FeatureUNetEncoder(outputs=2, scales=(2, 1), widths=0.25), steps=(2, 1))
+    write_model(tmp_path / "m", Model(ModelSettings(network=network, layers=(), preparation=preparation)), card="", summary={})
+    sides = {"fixed": BRAIN / "image_130.nii.gz", "moving": BRAIN / "image_132.nii.gz"}
+    pair = cohorts.TestPair(name="130 132", **sides)
+    run = importlib.import_module("run")
+    monkeypatch.setitem(run.COHORTS, "hippocampus", lambda *_: cohorts.Cohort(rows=[], test={"two people": [pair]}))
+    monkeypatch.setattr(run, "classical", lambda _: sys.modules["scoring"].nothing)
+    given = ["run.py", "hippocampus", "--data", "DATA", "--output", str(tmp_path), "--threads", "1", "--only", "none"]
+    monkeypatch.setattr(sys, "argv", [*given, "--transforms", "affine", "--models", f"seen={tmp_path / 'm'}"])
+    assert run.main() == 0
+    found = json.loads((tmp_path / "hippocampus" / "results.json").read_text())["tables"]["two people"]["rows"]
+    assert [row["name"] for row in found] == ["as it lies", "classical, defaults", "seen", "seen, affine"]
+    (stages,) = found[2]["stages"]
+    assert list(stages) == ["features", "displacement 1/2", "displacement 1/1", "map"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-3:-2] == ["|---|---|---|---|---|"]
+    name, *seconds = printed[-2].strip("| ").split(" | ")
+    steps = stages["displacement 1/2"] + stages["displacement 1/1"]
+    expected = (stages["features"], steps, stages["map"], found[2]["seconds"][0])
+    assert (name, seconds) == ("seen", [f"{value:.3f}" for value in expected])
+    for words, sentence in (
+        (["seen"], "--models: expected NAME=FOLDER, got 'seen'"),
+        ([f"seen={tmp_path / 'm'}"] * 2, "--models: there is a model seen already, expected another name for"),
+        ([f"unsupervised={tmp_path / 'm'}"], "--models: there is a model unsupervised already"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervised", "--models", *words])
+        assert run.main() == 2
+        assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cohorts")
@@ -223,11 +261,18 @@ def test_shifted_volumes_show_the_same_place_in_the_world(monkeypatch: pytest.Mo
         for side in (0, 1):
             found = shifts.write_shifted(image, labels, tmp_path, title, side)
             assert found == shifts.write_shifted(image, labels, tmp_path, title, side)  # nothing is drawn anew
-            assert read_scalar(found[0]).grid.same_as(read_labels(found[1]).grid)
+            volume = read_scalar(found[0])
+            assert volume.grid.same_as(read_labels(found[1]).grid)
+            if "zeros" in title:
+                cropped = "cropped" in title
+                assert volume.grid.shape == (shifts.SIZE if cropped else tuple(n + 20 for n in read_scalar(image).grid.shape))
+                inner = tuple(slice(None) if cropped else slice(10, -10) for _ in volume.grid.shape)
+                assert float(volume.data[(0, *inner)].double().sum()) == float(volume.data.double().sum())
             places.append(labels_centre(found[1]))
     assert torch.stack(places).std(0).max() < 0.5  # mm
     spacings = {read_scalar(path).grid.spacing for path in tmp_path.glob("*-[01].nii.gz")}
     assert {tuple(round(s, 3) for s in spacing) for spacing in spacings} == {(1, 1, 1), (1, 1, 3), (2, 2, 2)}
+    assert read_training(ROOT / "dio" / "shifts" / "unetencoder.toml").model.preparation.shape == shifts.SIZE
     one, two = (shifts.write_rendered(labels, tmp_path, number) for number in (0, 1))
     assert not torch.equal(read_scalar(one).data, read_scalar(two).data)
     sys.modules.pop("shifts", None)

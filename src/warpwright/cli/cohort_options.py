@@ -73,7 +73,7 @@ class Each:
     Args:
         transform: kind of map, as of `register`; so are the options to --seed.
         similarity: what makes two images alike.
-        preset: how much work to spend.
+        preset: how much work to spend; balanced by default.
         config: TOML or JSON file whose settings are laid over the preset's.
         initialise: where the search begins.
         model: model folder (train leaves one).
@@ -93,7 +93,7 @@ class Each:
 
     transform: Kind | None = None
     similarity: SimilarityName | None = None
-    preset: Preset = "balanced"
+    preset: Preset | None = None
     config: Path | None = None
     initialise: Initialise | None = None
     model: Path | None = None

@@ -19,7 +19,7 @@ def register(
     output: Path,
     transform: Kind | None = None,
     similarity: SimilarityName | None = None,
-    preset: Preset = "balanced",
+    preset: Preset | None = None,
     config: Path | None = None,
     initialise: Initialise | None = None,
     initial: Path | None = None,
@@ -58,9 +58,9 @@ def register(
         output: new or empty folder for transform.h5, inverse.h5, moved.nii.gz, jacobian.nii.gz, figure.png, result.json.
         transform: kind of map; greedy unless --config or a model of features says otherwise.
         similarity: what makes two images alike: lncc (the default) or mse for one modality, mi or mind for two.
-        preset: how much work to spend.
+        preset: how much work to spend in a search by images; balanced by default.
         config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier run;
-            --dry-run prints all settings.
+            --dry-run prints all settings; deformable, steps and tolerance are laid over those of a model of features.
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.
         model: model folder (train leaves one); its network registers the pair, in the place of a search;

@@ -24,7 +24,7 @@ def template(
     spacing: float | None = None,
     transform: Kind | None = None,
     similarity: SimilarityName | None = None,
-    preset: Preset = "balanced",
+    preset: Preset | None = None,
     config: Path | None = None,
     initialise: Initialise | None = None,
     model: Path | None = None,
@@ -45,7 +45,7 @@ def template(
         spacing: mm, of the template without --initial; by default along each axis the median of the images'.
         transform: kind of map, as of `register`; so are the options to --device.
         similarity: what makes two images alike.
-        preset: how much work to spend.
+        preset: how much work to spend; balanced by default.
         config: TOML or JSON file whose settings are laid over the preset's; with it, all rounds are alike.
         initialise: where the search begins.
         model: model folder (train leaves one).

@@ -113,19 +113,19 @@ def check_options(options: Options) -> None:
         BadInput: as `register` says it.
     """
     from warpwright.geometry import Grid
-    from warpwright.product.learned import learned
+    from warpwright.product.learned import learned, opened, settings_beside
     from warpwright.product.plan import chosen_device
 
     chosen_device(options.device)
-    choice = options.choice()
+    choice, folder = options.choice(), opened(options.model)
     learned(
-        options.model,
+        folder,
         refine=options.refine,
         refine_rate=options.refine_rate,
         refine_field=options.refine_field,
         initial=None,
         choice=choice,
-        settings=choice.settings(Grid.regular((32, 32, 32), (1.0, 1.0, 1.0))),
+        settings=settings_beside(folder, choice, Grid.regular((32, 32, 32), (1.0, 1.0, 1.0))),
         prompts=None,
         score=options.score,
     )

@@ -56,7 +56,7 @@ class Options:
 
     transform: Kind | None = None
     similarity: SimilarityName | None = None
-    preset: Preset = "balanced"
+    preset: Preset | None = None
     initialise: Initialise | None = None
     config: Path | None = None
     model: Path | None = None

@@ -21,7 +21,7 @@ from warpwright.methods.model import Model
 from warpwright.methods.prepare import Annotated, lay_image, lay_pair
 from warpwright.methods.refine import Refinement, refined
 from warpwright.methods.registration import Progress, Registration, Stage
-from warpwright.methods.search import Search, searched
+from warpwright.methods.search import Found, Search, searched
 from warpwright.methods.step import evaluating
 from warpwright.networks import Displacement as Field
 from warpwright.sampling import sample, warp_covered
@@ -50,7 +50,8 @@ def register_direct(
 
     A model that searches (`Implicit`) does so as `searched` says. Any other sees the pair laid on its working grid. The
     displacement is carried to the grid of the fixed image (beyond the working grid its border is repeated), and the start
-    follows it as an affine. The inverse is the model's own where it gives one, else it is found numerically.
+    follows it as an affine; an affine that was searched becomes one with the start. The inverse is the model's own where it
+    gives one, else it is found numerically.
 
     Args:
         model: in any mode; it is left as it is.
@@ -62,20 +63,20 @@ def register_direct(
             energy before is measured there.
         start: where the network begins, fixed to moving world points; None for the start that the model was trained with.
         refinement: steps on a copy of the weights; None for none.
-        search: what a model that searches looks for; None for what it was trained with.
+        search: what a model that searches looks for, and how; None for what it was trained with.
         device: a torch device.
         progress: called before every step of refinement and of a search.
 
     Raises:
         BadInput: the images are not of the kind that the model is for, a mask is zero or on another grid than its image, the
             model is on another device, or a search is asked of one that does none.
-        Failed: the model gives a field that is not finite.
+        Failed: the model gives a field that is not finite, or its search failed.
     """
     _check(model, fixed, moving, device)
     if search is not None and not isinstance(model.network, Solving):
         raise BadInput("the model estimates its map in one pass, expected one that searches (a network of the kind implicit)")
     sides = (Annotated(image=fixed, mask=fixed_mask), Annotated(image=moving, mask=moving_mask))
-    return _register(model, sides, given, start, refinement, search or Search(), progress)
+    return _register(model, sides, given, start, refinement, search, progress)
 
 
 def _register(
@@ -84,7 +85,7 @@ def _register(
     given: Affine | None,
     start: Affine | None,
     refinement: Refinement | None,
-    search: Search,
+    search: Search | None,
     progress: Callable[[Progress], None] | None,
 ) -> Registration:
     begin = time.perf_counter()
@@ -99,30 +100,35 @@ def _register(
     before, _ = _meeting(model, replace(laid, moving=lying, moving_weight=weight).to(own.device, own.dtype))
     batch = laid.to(own.device, own.dtype)
     stages: list[Stage] = []
+    found: Found | None = None
     if refinement is not None and refinement.steps:
         model, stage = refined(model, batch, refinement, progress)
         stages.append(stage)
     if isinstance(model.network, Solving):
-        found, done = searched(model.network, preparation, sides, affine, grid, search, progress)
-        prediction = Prediction((Field(values=found, shape=grid.shape, factors=(1,) * grid.dim),))
-        stages += done
+        search = search or Search.trained(model.network.settings)
+        found = searched(model.network, preparation, sides, affine, grid, search, progress)
+        prediction = Prediction((Field(values=found.displacement, shape=grid.shape, factors=(1,) * grid.dim),))
+        stages += found.stages
     else:
         prediction = predicted(model, batch)
-    field, inverse, residual = _both_ways(prediction, grid, fixed, batch.names[0])
+    if found is not None and found.affine is not None:
+        there, back, residual = found.affine, found.affine.inverse(), 0.0
+    else:
+        there, back, residual = _both_ways(prediction, grid, fixed, batch.names[0])
     after, overlap = _meeting(model, batch, prediction.displacement)
     seconds = time.perf_counter() - begin - sum(stage.seconds for stage in stages)
     rest = Stage("network", seconds, 1, before, after, "one pass")
-    if isinstance(model.network, Solving):
+    if found is not None:
         rest = Stage("map", seconds, 1, before, after, "carried to the fixed image, and its inverse")
     return Registration(
-        forward=affine @ DisplacementField(field, fixed.grid),
-        backward=DisplacementField(inverse, fixed.grid, residual) @ affine.inverse(),
+        forward=affine @ there,
+        backward=back @ affine.inverse(),
         inverse_residual=residual,
         stages=(*stages, rest),
         energy_before=before,
         energy_after=after,
         overlap=overlap,
-        notes=_notes(preparation, fixed, grid),
+        notes=(*_notes(preparation, fixed, grid), *(() if found is None else found.notes)),
     )
 
 
@@ -145,14 +151,16 @@ def _check(model: Model, fixed: Image, moving: Image, device: str) -> None:
         raise BadInput(f"the model is on {own}, the registration was asked for on {asked}: expected the same")
 
 
-def _both_ways(prediction: Prediction, grid: Grid, fixed: Image, name: str) -> tuple[Tensor, Tensor, float]:
-    """Displacement and inverse, (D, *S) voxels of the fixed image each, on the CPU, and the residual of the inverse."""
+def _both_ways(
+    prediction: Prediction, grid: Grid, fixed: Image, name: str
+) -> tuple[DisplacementField, DisplacementField, float]:
+    """Displacement and inverse, on the grid of the fixed image and the CPU, and the residual of the inverse, voxels."""
     found = [u for u in (prediction.displacement, prediction.inverse) if u is not None]
     field, *inverses = (carried(u, grid, fixed.grid).cpu() for u in found)
     if not all(bool(u.isfinite().all()) for u in (field, *inverses)):
         raise Failed(f"the model gives a field that is not finite for {name}")
     inverse, residual = (inverses[0], inverse_residual(field, inverses[0])) if inverses else invert(field)
-    return field[0], inverse[0], residual
+    return DisplacementField(field[0], fixed.grid), DisplacementField(inverse[0], fixed.grid, residual), residual
 
 
 def predicted(model: Model, batch: PairBatch) -> Prediction:

@@ -114,12 +114,31 @@ class Solving(Step):
         Raises:
             Failed: the features are not finite.
         """
-        sides = self._sides(fixed, moving)
-        grid = Grid.regular(spatial(fixed), self.spacing)
-        with full_precision(fixed):
-            solved = self.solver(*sides, (grid, grid), levels=self.active if self.training else None, prompts=prompts)
-        *coarser, values = solved.displacements
-        coarser += [values] * (len(self.settings.steps) - len(solved.displacements))  # levels that are not solved yet
+        return self._between(*self._sides(fixed, moving), spatial(fixed), prompts)
+
+    def both(
+        self, fixed: Tensor, moving: Tensor, prompts: tuple[Prompts | None, Prompts | None] = (None, None)
+    ) -> tuple[Trail, Trail]:
+        """As `forward` for the pair and for the swapped pair, whose features are the same and are found once.
+
+        Args:
+            fixed: (B, C, *S).
+            moving: (B, C, *S).
+            prompts: of either.
+
+        Raises:
+            Failed: the features are not finite.
+        """
+        one, other = self._sides(fixed, moving)
+        there = self._between(one, other, spatial(fixed), prompts[0])
+        return there, self._between(other, one, spatial(fixed), prompts[1])
+
+    def _between(self, fixed: FeaturePyramid, moving: FeaturePyramid, shape: tuple[int, ...], prompts: Prompts | None) -> Trail:
+        grid = Grid.regular(shape, self.spacing)
+        with full_precision(fixed.levels[0]):
+            solved = self.solver(fixed, moving, (grid, grid), levels=self.active if self.training else None, prompts=prompts)
+            *coarser, values = solved.displacements
+        coarser += [values] * (len(self.settings.steps) - len(coarser) - 1)  # levels that are not solved yet
         ones = (1,) * grid.dim
         levels = tuple(Field(values=u, shape=grid.shape, factors=ones) for u in coarser)
         return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)

@@ -106,11 +106,15 @@ def predict_both(model: Model, batch: PairBatch) -> tuple[Prediction, Prediction
 
     The second is the inverse that the model gives, or the network's own answer to the swapped images.
     """
-    there = predict(model, batch)
-    back = there.reversed()
-    if back is not None:
-        return there, back
-    back = predict(model, batch.swapped())
+    if isinstance(model.network, Solving):
+        told = model.network.told(batch), model.network.told(batch.swapped())
+        there, back = (Prediction(trail) for trail in model.network.both(batch.fixed, batch.moving, told))
+    else:
+        there = predict(model, batch)
+        given = there.reversed()
+        if given is not None:
+            return there, given
+        back = predict(model, batch.swapped())
     return with_inverse(there, back.displacement), with_inverse(back, there.displacement)
 
 

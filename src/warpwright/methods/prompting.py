@@ -42,7 +42,7 @@ class Prompting:
 
     Raises:
         BadInput: there is neither a label nor a point, the counts of the points differ, no label occurs in both maps, or the
-            weight is not positive.
+            weight is not positive and finite.
     """
 
     labels: tuple[Image, Image] | None = None
@@ -50,8 +50,8 @@ class Prompting:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise BadInput(f"the weight of a prompt must be above 0, got {self.weight}")
+        if not 0 < self.weight < math.inf:
+            raise BadInput(f"the weight of a prompt must be above 0 and finite, got {self.weight}")
         if self.labels is None and self.points is None:
             raise BadInput("a prompt needs labels or landmarks of both images, got neither")
         if self.labels is not None and not self.values:
@@ -105,8 +105,8 @@ class Told:
         chance: share of the solves that are told; each direction of a pair is a solve.
 
     Raises:
-        BadInput: there is nothing to tell, a label is not positive or there twice, the weight is not positive, or the chance is
-            not in (0, 1].
+        BadInput: there is nothing to tell, a label is not positive or there twice, the weight is not positive and finite, or
+            the chance is not in (0, 1].
     """
 
     labels: tuple[int, ...] = ()
@@ -119,9 +119,9 @@ class Told:
             raise BadInput("what is told while training must be labels or points, got neither")
         if min(self.labels, default=1) < 1 or len(set(self.labels)) < len(self.labels):
             raise BadInput(f"labels that are told while training must be above 0, each once, got {list(self.labels)}")
-        if not self.weight > 0 or not 0 < self.chance <= 1:
+        if not 0 < self.weight < math.inf or not 0 < self.chance <= 1:
             found = f"got {self.weight} and {self.chance}"
-            raise BadInput(f"what is told while training needs a weight above 0 and a chance in (0, 1], {found}")
+            raise BadInput(f"what is told while training needs a finite weight above 0 and a chance in (0, 1], {found}")
 
     def at(self, level: Level, batch: PairBatch, grid: Grid) -> list[Regularity]:
         """The terms of a level, without an affine.

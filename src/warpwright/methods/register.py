@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Image
 from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods.deformable import AnyFamily
@@ -25,7 +25,7 @@ from warpwright.methods.prompting import Prompting
 from warpwright.methods.registration import Progress, Registration, Stage
 from warpwright.methods.settings import Linear, Settings
 from warpwright.methods.solve import Task, solve_levels, still
-from warpwright.solver import Solution
+from warpwright.solver import Solution, Status
 from warpwright.transforms import Affine, DisplacementField, Transform, invert, split
 
 __all__ = ["register_pair"]
@@ -68,6 +68,7 @@ def register_pair(
     Raises:
         BadInput: the images differ in axes or channels, a mask is on another grid than its image, or there are prompts but no
             deformable stage.
+        Failed: the energy of the deformable stage was not finite at any level.
     """
     _check(fixed, moving, fixed_mask, moving_mask, initial)
     if prompts is not None and settings.deformable is None:
@@ -132,6 +133,7 @@ class _Run:
         self.prompts = prompts
         self.progress = progress
         self.stages: list[Stage] = []
+        self.statuses: list[Status] = []  # of all levels solved so far
         self.notes: list[str] = []
         self.grid = pair.fixed_grid
         self.levels: dict[int, Level] = {}
@@ -233,12 +235,20 @@ class _Run:
         return [k for k in kept if k == kept[0] or level_size(self.grid, k) <= stage.voxels]
 
     def deformable(self, family: AnyFamily, affine: np.ndarray, displacement: Tensor | None) -> tuple[Tensor, Tensor, float]:
-        """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual."""
+        """Every level of the deformable stage; the full-size displacement, its inverse, and the inverse's residual.
+
+        Raises:
+            Failed: the energy was not finite at any level.
+        """
+        done = len(self.statuses)
         schedule = dict(zip(self.settings.levels, self.settings.steps, strict=True))
         start = None if displacement is None else Carried(family.lift(displacement), self.finest.lattice)
         tasks = (self._task(family, affine, k, schedule[k]) for k in level_factors(self.settings.levels, self.grid))
         solved = solve_levels(tasks, family, self.settings.similarity, affine, start, tolerance=self.settings.tolerance)
         last = deque(solved, maxlen=1).pop()
+        if all(status is Status.NONFINITE for status in self.statuses[done:]):
+            found = "the energy of the search became NaN or infinite at every level"
+            raise Failed(f"{found}, expected smaller weights of prompts and regularities")
         field = family.lower(last.lattice.onto(last.field, self.grid.shape, self.finest.lattice))
         before, after = self.energy(affine, displacement), self.energy(affine, field)
         if self.prompts is None and not after <= before:
@@ -273,3 +283,4 @@ class _Run:
 
     def _done(self, name: str, begin: float, solution: Solution) -> None:
         self.stages.append(Stage.solved(name, time.perf_counter() - begin, solution))
+        self.statuses.append(solution.status[0])

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from warpwright.energies.regularity import Bending, Regularity
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid
 from warpwright.methods.deformable import (
     AffineField,
@@ -23,34 +24,61 @@ from warpwright.methods.deformable import (
     Greedy,
     Velocity,
 )
-from warpwright.methods.implicit import Solving
+from warpwright.methods.implicit import Implicit, Solving
 from warpwright.methods.levels import Level
 from warpwright.methods.prepare import Annotated, lay_image
 from warpwright.methods.prompting import Prompting
 from warpwright.methods.registration import Progress, Stage
 from warpwright.methods.settings import TransformName
-from warpwright.methods.solver_layer import SolverLayer
+from warpwright.methods.solver_layer import Solved, SolverLayer
 from warpwright.methods.step import evaluating
-from warpwright.solver import LBFGS, Adam
+from warpwright.solver import LBFGS, Adam, Status
 from warpwright.transforms import Affine, Preparation
 
-__all__ = ["Search", "family_named", "moving_lattice", "searched"]
+__all__ = ["Found", "Search", "family_named", "moving_lattice", "searched"]
 
 KNOTS = 4.0  # finest voxels between control points of a B-spline
 BENDING = 0.02  # weight of its bending energy for voxels of 1 mm, features having a deviation of 1
+STILL = "the search made the features no more alike: the images stay as the start lays them"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Search:
-    """What is looked for with the features of a model.
+    """What is looked for with the features of a model, and how.
 
     Args:
-        family: of transforms; None for the one that the model was trained with.
+        family: of transforms.
+        steps: bound on the solver's steps at every scale of the features, coarse to fine.
+        tolerance: relative fall of the energy a step below which it stops at a level; None takes all steps.
         prompts: what a person marked; None for nothing.
     """
 
-    family: AnyFamily | None = None
+    family: AnyFamily
+    steps: tuple[int, ...]
+    tolerance: float | None = None
     prompts: Prompting | None = None
+
+    @classmethod
+    def trained(cls, settings: Implicit) -> Self:
+        """The search that features were trained with."""
+        return cls(family=settings.family, steps=settings.steps, tolerance=settings.tolerance)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """What a search gave.
+
+    Args:
+        displacement: (1, D, *S) of the working grid, voxels.
+        affine: the same as a map of the whole world, where the family is affine; None for any other.
+        stages: what was done.
+        notes: sentences for a person.
+    """
+
+    displacement: Tensor
+    affine: Affine | None
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...]
 
 
 def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFamily:
@@ -89,8 +117,8 @@ def searched(
     grid: Grid,
     search: Search,
     progress: Callable[[Progress], None] | None = None,
-) -> tuple[Tensor, tuple[Stage, ...]]:
-    """The displacement of the working grid (1, D, *S), voxels, and what was done.
+) -> Found:
+    """The displacement of the working grid, and what was done.
 
     The moving image lies in the frame of the fixed one, where the affine puts it, on a lattice that holds all of it that can
     be reached (`moving_lattice`).
@@ -101,11 +129,12 @@ def searched(
         sides: fixed and moving image, with masks.
         affine: fixed to moving world points.
         grid: the working grid of the fixed image.
-        search: what is looked for.
+        search: what is looked for, and how.
         progress: called before every step.
 
     Raises:
-        Failed: features are not finite.
+        BadInput: there are not as many steps as the features have scales.
+        Failed: features, or the energy of the solve at a level, are not finite.
     """
     begin = time.perf_counter()
     own = next(network.parameters())
@@ -117,8 +146,8 @@ def searched(
             pyramids.append(network.pyramid(image))
             weights.append(weight)
     looked = time.perf_counter()
-    family = search.family or network.settings.family
-    layer = SolverLayer(family, network.settings.steps, tolerance=network.settings.tolerance)
+    family, scales = search.family, network.settings.features.scales
+    layer = SolverLayer(family, search.steps, tolerance=search.tolerance)
 
     def report(name: str, step: int, steps: int, energy: float) -> None:
         if progress is not None:
@@ -128,11 +157,38 @@ def searched(
         return [] if search.prompts is None else search.prompts.at(level, affine, np.eye(grid.dim + 1))
 
     solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), prompts=terms, report=report)
+    _refuse_broken(solved, scales, f"{sides[0].image.name} and {sides[1].image.name}")
     first = float(solved.solutions[-1].history[0, 0])
     stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
-    for factor, solution, seconds in zip(network.settings.features.scales, solved.solutions, solved.seconds, strict=True):
+    for factor, solution, seconds in zip(scales, solved.solutions, solved.seconds, strict=True):
         stages.append(Stage.solved(f"{type(family).__name__.lower()} 1/{factor}", seconds, solution))
-    return solved.displacements[-1], tuple(stages)
+    return Found(
+        displacement=solved.displacement,
+        affine=_world_affine(solved) if isinstance(family, AffineField) else None,
+        stages=tuple(stages),
+        notes=(STILL,) if solved.failed[0] else (),
+    )
+
+
+def _refuse_broken(solved: Solved, scales: tuple[int, ...], names: str) -> None:
+    """Refuse a solve that could not go on at a level: what it gives was not looked for to the end."""
+    broken = [f"1/{k}" for k, s in zip(scales, solved.solutions, strict=True) if s.status[0] is Status.NONFINITE]
+    if broken:
+        raise Failed(
+            f"{names}: the energy of the search became NaN or infinite at {', '.join(broken)} of the resolution, expected"
+            " smaller weights of prompts and regularities"
+        )
+
+
+def _world_affine(solved: Solved) -> Affine:
+    """What a solve of an affine family found, read off the corners of its last field."""
+    field, grid = solved.fields[-1].field, solved.grids[-1]
+    corners = list(product(*((0, n - 1) for n in grid.shape)))
+    moved = torch.stack([field[(0, slice(None), *corner)] for corner in corners]).double().cpu().numpy()
+    places = np.array([(*corner, 1.0) for corner in corners])
+    matrix = np.eye(grid.dim + 1)
+    matrix[:-1] += np.linalg.lstsq(places, moved, rcond=None)[0].T
+    return Affine(grid.affine @ matrix @ np.linalg.inv(grid.affine))
 
 
 def moving_lattice(grid: Grid, moving: Grid, affine: Affine) -> Grid:

@@ -42,16 +42,35 @@ class Solved:
     """What a solve gave, coarse to fine.
 
     Args:
-        displacements: (B, D, *S) each, voxels of the fixed image, on its grid; the last one is the result.
+        fields: that each level handed on; what the family makes of the last one is the result.
+        grids: of the fixed features of each level, where its field lies.
+        family: of the transform.
+        fixed: grid of the fixed image.
         solutions: of each level, without a graph.
-        seconds: that each level took.
         failed: (B,) whether the solve of a sample was not finite at a level, or ended worse than it began at every level.
+        seconds: that each level took.
     """
 
-    displacements: tuple[Tensor, ...]
+    fields: tuple[Carried, ...]
+    grids: tuple[Grid, ...]
+    family: AnyFamily
+    fixed: Grid
     solutions: tuple[Solution, ...]
     failed: Tensor
-    seconds: tuple[float, ...] = ()
+    seconds: tuple[float, ...]
+
+    @property
+    def displacements(self) -> tuple[Tensor, ...]:
+        """(B, D, *S) after each level, voxels of the fixed image, on its grid; worked out anew whenever they are asked for."""
+        return tuple(self._displacement(field) for field in self.fields)
+
+    @property
+    def displacement(self) -> Tensor:
+        """The last of them alone: the result."""
+        return self._displacement(self.fields[-1])
+
+    def _displacement(self, carried: Carried) -> Tensor:
+        return self.family.lower(carried.lattice.onto(carried.field, self.fixed.shape, Lattice((1,) * self.fixed.dim)))
 
 
 class SolverLayer(nn.Module):
@@ -135,18 +154,18 @@ class SolverLayer(nn.Module):
         matrix = np.eye(grids[0].dim + 1) if affine is None else affine
         adjoint = self.adjoint if torch.is_grad_enabled() else None
         solve = solve_levels(tasks, self.family, MSE(), matrix, tolerance=self.tolerance, adjoint=adjoint, linked=self.linked)
-        displacements = tuple(self._lowered(carried, grids[0]) for carried in solve)
+        fields = tuple(solve)
         broken = torch.tensor([[status is Status.NONFINITE for status in s.status] for s in solutions]).any(0)
         failed = broken | torch.tensor([[status is Status.DIVERGED for status in s.status] for s in solutions]).all(0)
         return Solved(
-            displacements=displacements,
+            fields=fields,
+            grids=tuple(task.level.grid for task in tasks),
+            family=self.family,
+            fixed=grids[0],
             solutions=tuple(solutions),
-            failed=failed.to(displacements[0].device),
+            failed=failed.to(fields[0].field.device),
             seconds=tuple(b - a for a, b in zip(began, ended, strict=True)),
         )
-
-    def _lowered(self, carried: Carried, grid: Grid) -> Tensor:
-        return self.family.lower(carried.lattice.onto(carried.field, grid.shape, Lattice((1,) * grid.dim)))
 
     def _beginner(
         self, began: list[float], report: Report | None, factor: int, steps: int
@@ -172,7 +191,7 @@ def feature_levels(
 
     Raises:
         BadInput: they differ in scales, channels, axes or samples.
-        Failed: features are not finite.
+        Failed: features are not finite, be it those of one sample, whose gradient would spoil the weights of all.
     """
     for name, pyramid, grid in zip(("fixed", "moving"), (fixed, moving), grids, strict=True):
         if any(f.ndim != grid.dim + 2 for f in pyramid.levels):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from warpwright.config import KIND, from_mapping, merged, read_mapping, to_mapping
 from warpwright.errors import BadInput
@@ -13,8 +13,9 @@ from warpwright.geometry import Grid
 from warpwright.methods import Settings, preset
 from warpwright.product.choices import Initialise, Kind, Preset, SimilarityName
 
-__all__ = ["Choice"]
+__all__ = ["SIMILARITIES", "TRANSFORMS", "Choice", "kind_of"]
 
+T = TypeVar("T")
 LINEAR = ("rigid", "affine")
 TRANSFORMS: dict[str, Kind] = {name: name for name in ("greedy", "displacement", "velocity", "bspline")}
 SIMILARITIES: dict[str, SimilarityName] = {"lncc": "lncc", "mse": "mse", "mutualinformation": "mi", "mind": "mind"}
@@ -22,34 +23,58 @@ SIMILARITIES: dict[str, SimilarityName] = {"lncc": "lncc", "mse": "mse", "mutual
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a person asks for; `settings` is what it means for an image. None leaves it to the file or the preset."""
+    """What a person asks for; `settings` is what it means for an image. None leaves it to the file or the preset.
+
+    The preset is balanced unless another one is asked for.
+    """
 
     transform: Kind | None = None
     similarity: SimilarityName | None = None
-    preset: Preset = "balanced"
+    preset: Preset | None = None
     initialise: Initialise | None = None
     config: str | Path | None = None
 
-    def settings(self, grid: Grid) -> Settings:
+    def settings(self, grid: Grid, but: Collection[str] = ()) -> Settings:
         """The settings of the preset for a fixed grid, with those of the file laid over them.
 
         A kind of transform or similarity that only the file names, or its `matching`, chooses the preset as its name would.
+
+        Args:
+            grid: of the fixed image.
+            but: keys of the file that are meant for something else.
 
         Raises:
             BadInput: the file cannot be read, holds an unknown key, a value of another type or out of range, or something
                 else than a name that was asked for.
         """
-        found, where = ({}, "settings") if self.config is None else _read(self.config)
+        found, where = self.read()
+        found = {key: value for key, value in found.items() if key not in but}
         chosen = preset(
-            self.preset,
+            self.preset or "balanced",
             grid.spacing,
-            transform=self.transform or TRANSFORMS.get(_kind(found, "deformable"), "greedy"),
-            similarity=self.similarity or SIMILARITIES.get(_kind(found, "similarity")),
+            transform=self.transform or TRANSFORMS.get(kind_of(found, "deformable"), "greedy"),
+            similarity=self.similarity or SIMILARITIES.get(kind_of(found, "similarity")),
             initialise=self.initialise or ("matching" if found.get("matching") is not None else None),
         )
+        return self.over(chosen, found, where)
+
+    def read(self) -> tuple[Mapping[str, Any], str]:
+        """What the file holds, nothing without one, and what a message calls it.
+
+        Raises:
+            BadInput: it cannot be read.
+        """
+        return ({}, "settings") if self.config is None else _read(self.config)
+
+    def over(self, chosen: T, found: Mapping[str, Any], where: str) -> T:
+        """Settings with what is found in the file laid over them.
+
+        Raises:
+            BadInput: as for `settings`.
+        """
         base = to_mapping(chosen)
         self._agree(found, base)
-        return from_mapping(Settings, merged(base, found), where=where) if found else chosen
+        return from_mapping(type(chosen), merged(base, found), where=where) if found else chosen
 
     def _agree(self, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         """Refuse a file that says something else than a name that was asked for."""
@@ -75,7 +100,8 @@ def _read(path: str | Path) -> tuple[Mapping[str, Any], str]:
     return (inner, f"{path}.settings") if isinstance(inner, Mapping) else (found, str(path))
 
 
-def _kind(found: Mapping[str, Any], key: str) -> str:
+def kind_of(found: Mapping[str, Any], key: str) -> str:
+    """The kind that a table of settings says it is; "" for none."""
     value = found.get(key)
     return str(value.get(KIND, "")) if isinstance(value, Mapping) else ""
 

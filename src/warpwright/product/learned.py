@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from warpwright.config import KIND, to_mapping
 from warpwright.errors import BadInput
-from warpwright.geometry import Image
+from warpwright.geometry import Grid, Image
 from warpwright.methods import (
     Annotated,
     AnyFamily,
@@ -29,16 +29,45 @@ from warpwright.methods import (
     register_direct,
     register_pair,
 )
-from warpwright.product.choice import Choice
-from warpwright.product.choices import Initialise
+from warpwright.product.choice import TRANSFORMS, Choice, kind_of
+from warpwright.product.choices import Initialise, Kind
 from warpwright.product.model_folder import ModelFolder, Score, read_model
 from warpwright.product.trust import Trust, trust
 from warpwright.transforms import Affine, Transform, centring
 
-__all__ = ["Learned", "learned"]
+__all__ = ["Learned", "learned", "opened", "settings_beside"]
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 SEARCHED = ("rigid", "affine", "matching")  # starts that a search finds, from an initial transform if there is one
+FAMILIES: dict[str, Kind] = {**TRANSFORMS, "affinefield": "affine"}  # by the kind of a table
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfFeatures:
+    """What a file says of the search of a model of features, under the names that it has for a search by images.
+
+    Args:
+        deformable: the family of transforms.
+        steps: bound on the steps at every scale of the features, coarse to fine.
+        tolerance: relative fall of the energy a step below which a scale stops; None takes all steps.
+
+    Raises:
+        BadInput: there is a scale without steps, or the tolerance is negative.
+    """
+
+    deformable: AnyFamily
+    steps: tuple[int, ...]
+    tolerance: float | None
+
+    def __post_init__(self) -> None:
+        if min(self.steps, default=0) < 1:
+            raise BadInput(f"a search of features needs at least 1 step for each scale, got {list(self.steps)}")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise BadInput(f"tolerance must be at least 0 or absent, got {self.tolerance}")
+
+
+KEYS = tuple(field.name for field in fields(OfFeatures))
+LEVELS = "levels"  # a key that no file for a model of features has: its levels are those of training
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,7 +82,7 @@ class Learned:
             with. As without a model, an initial transform takes the place of "none", "centre" and "moments", and linear stages
             begin from it.
         given: whether there is an initial transform.
-        search: what a model of features looks for; None for a model that estimates its map in one pass.
+        search: what a model of features looks for, and how; None for a model that estimates its map in one pass.
         score: what then says where residuals can be trusted; None where that is not asked for.
     """
 
@@ -79,7 +108,7 @@ class Learned:
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
-        family = {} if self.search is None or self.search.family is None else {"family": _named(self.search.family)}
+        search = {} if self.search is None else _told(self.search)
         score = {} if self.score is None else {"score_sha256": self.score.digest}
         return {
             "path": str(self.folder.path),
@@ -89,7 +118,7 @@ class Learned:
             "refine_rate": self.refinement.rate,
             "refine_field": self.field_steps,
             "initialise": self.begins,
-            **family,
+            **search,
             **score,
         }
 
@@ -171,8 +200,27 @@ class Learned:
         return cast(Affine, found.forward), found.stages, found.notes
 
 
+def opened(model: str | Path | ModelFolder | None) -> ModelFolder | None:
+    """The model that a person names; None for none.
+
+    Raises:
+        BadInput: the folder cannot be used.
+    """
+    return read_model(model) if isinstance(model, (str, Path)) else model
+
+
+def settings_beside(model: ModelFolder | None, choice: Choice, grid: Grid) -> Settings:
+    """What a choice means for a search by images: all of it, but for what a model of features takes for its own search.
+
+    Raises:
+        BadInput: as `Choice.settings` says.
+    """
+    features = model is not None and isinstance(model.model.network, Solving)
+    return choice.settings(grid, but=(*KEYS, LEVELS) if features else ())
+
+
 def learned(
-    model: str | Path | ModelFolder | None,
+    folder: ModelFolder | None,
     *,
     refine: int,
     refine_rate: float | None,
@@ -186,11 +234,11 @@ def learned(
     """What was asked for, checked; None without a model.
 
     Raises:
-        BadInput: steps or a score without a model, negative steps, a model folder that cannot be used, a transform or a score
-            that it does not give, an initial transform with a field, prompts for a model that does not search, or a choice for
-            a search that is not asked for.
+        BadInput: steps or a score without a model, negative steps, a transform or a score that the model does not give, an
+            initial transform with a field, prompts for a model that does not search, or a choice for a search that is not
+            asked for.
     """
-    if model is None:
+    if folder is None:
         given = {"refine": refine, "refine-field": refine_field, "refine-rate": refine_rate is not None}
         name = next((name for name, there in given.items() if there), None)
         if name is not None:
@@ -204,7 +252,6 @@ def learned(
         raise BadInput(f"--refine-field must be at least 0, got {refine_field}")
     if initial is not None and not isinstance(initial, Affine):
         raise BadInput("--initial holds a displacement field, expected an affine to begin a registration by --model from")
-    folder = model if isinstance(model, ModelFolder) else read_model(model)
     search = _search(folder, choice, prompts)
     if search is None and settings.deformable is None:
         raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
@@ -224,30 +271,49 @@ def learned(
         search=search,
         score=folder.score if score else None,
     )
-    named = {"transform": None if search else choice.transform, "similarity": choice.similarity, "config": choice.config}
-    idle = next((name for name, value in named.items() if value is not None), None)
-    if idle is not None and not found.searches and search is not None:
-        raise BadInput(f"--{idle} is for a search by images, a model of features compares its features: expected no --{idle}")
-    if idle is not None and not found.searches:
-        raise BadInput(
-            f"--{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it"
-        )
+    if not found.searches:
+        _refuse_idle(choice, features=search is not None)
     return found
 
 
-def _named(family: AnyFamily) -> dict[str, Any]:
-    """A family as a table of settings that tells its kind."""
-    return {KIND: type(family).__name__.lower(), **to_mapping(family)}
+def _refuse_idle(choice: Choice, *, features: bool) -> None:
+    """Refuse what is chosen for a search by images where there is none, be it a model of features or another."""
+    named = {"similarity": choice.similarity, "preset": choice.preset}
+    named |= {} if features else {"transform": choice.transform, "config": choice.config}
+    idle = next((f"--{name}" for name, value in named.items() if value is not None), None)
+    if not features and idle is not None:
+        raise BadInput(f"{idle} is for a search, --model needs none: expected --refine-field or a linear --initialise with it")
+    if features and idle is None:
+        idle = next((f"{choice.config}: its {key!r}" for key in choice.read()[0] if key not in KEYS), None)
+    if idle is not None:
+        why = "is for a search by images, a model of features compares its features"
+        raise BadInput(f"{idle} {why}: expected no more than {', '.join(KEYS)} in a --config")
+
+
+def _told(search: Search) -> dict[str, Any]:
+    """A search as plain values; a table of settings tells its kind."""
+    family = {KIND: type(search.family).__name__.lower(), **to_mapping(search.family)}
+    return {"family": family, "steps": list(search.steps), "tolerance": search.tolerance}
 
 
 def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> Search | None:
-    """What a model of features is to look for; None for another model."""
+    """What a model of features is to look for: what it was trained with, but for what is chosen; None for another model."""
     network = folder.model.network
     if not isinstance(network, Solving):
         return None
-    name = choice.transform
-    family = None if name is None else family_named(name, network.settings.family, min(network.spacing))
-    return Search(family=family, prompts=prompts)
+    trained, scales = network.settings, list(network.settings.features.scales)
+    held, where = choice.read()
+    if LEVELS in held:
+        raise BadInput(
+            f"{where}: has levels, a model of features has the scales {scales} of its training: expected no such key"
+        )
+    found = {key: value for key, value in held.items() if key in KEYS}
+    name = choice.transform or FAMILIES.get(kind_of(found, "deformable"))
+    family = trained.family if name is None else family_named(name, trained.family, min(network.spacing))
+    asked = choice.over(OfFeatures(deformable=family, steps=trained.steps, tolerance=trained.tolerance), found, where)
+    if len(asked.steps) != len(trained.steps):
+        raise BadInput(f"{where}: steps are {list(asked.steps)}, the features have the scales {scales}: expected as many")
+    return Search(family=asked.deformable, steps=asked.steps, tolerance=asked.tolerance, prompts=prompts)
 
 
 def on_device(model: AnyModule, device: str) -> AnyModule:

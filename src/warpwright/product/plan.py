@@ -21,7 +21,7 @@ from warpwright.methods import Progress, Prompting, Registration, Settings, need
 from warpwright.product.choice import Choice
 from warpwright.product.choices import Header, Photograph, Space
 from warpwright.product.inputs import SIDES, ImageLike, PointsLike, digest, labels_on, on_unit_grid, outside_note, points_of
-from warpwright.product.learned import Learned, learned
+from warpwright.product.learned import Learned, learned, opened, settings_beside
 from warpwright.product.model_folder import ModelFolder
 from warpwright.product.photographs import Seen, seen, size_note
 from warpwright.product.prompts import kept_notes, prompting, recorded
@@ -224,12 +224,13 @@ def prepare(
         device = chosen_device(device)
         looks = _looks(images, header, series, photograph)
         first, second = (look.image for look in looks)
-        settings = choice.settings(first.grid)
+        folder = opened(model)
+        settings = settings_beside(folder, choice, first.grid)
         start = _initial(initial, first, settings)
         shown = None if prompt_labels is None else _pair(images, "prompt_labels")
         prompts = prompting(shown, prompt_points, prompt_weight, (first, second), space, header)
         method = learned(
-            model,
+            folder,
             refine=refine,
             refine_rate=refine_rate,
             refine_field=refine_field,

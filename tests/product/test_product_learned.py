@@ -1,0 +1,109 @@
+"""How a model of features searches: what it was trained with, but for what a person says in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from warpwright.config import to_mapping
+from warpwright.geometry import Grid, Image, identity_points
+from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Model, ModelSettings
+from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.product.model_folder import ModelFolder, read_model, write_model
+from warpwright.product.register import register
+from warpwright.product.result import RegistrationResult
+from warpwright.solver import Adam
+from warpwright.transforms import Preparation
+
+FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
+SHAPE = (20, 18, 16)
+
+
+def folder_of(place: Path, dim: int, family: AnyFamily = FAMILY, tolerance: float | None = None) -> ModelFolder:
+    torch.manual_seed(2)
+    features = FeatureUNetEncoder(outputs=4, scales=(2, 1), widths=0.25)
+    network = Implicit(features=features, family=family, steps=(8, 6), tolerance=tolerance)
+    settings = ModelSettings(dim=dim, network=network, layers=(), preparation=Preparation(spacing=(1.0,) * dim, start="none"))
+    write_model(place, Model(settings), card="made up", summary={})
+    return read_model(place)
+
+
+def pair(dim: int) -> list[Image]:
+    """A pattern of waves, and the same where it is bent."""
+    grid = Grid.regular(SHAPE[:dim])
+    at = identity_points(grid.shape, dtype=torch.float32, device=torch.device("cpu"))[0]
+    bent = at + 1.2 * torch.sin(at.flip(0) / 3)
+    return [Image(torch.sin(x / 2.3).prod(0)[None], grid, name) for name, x in (("fixed", at), ("moving", bent))]
+
+
+def searched(folder: ModelFolder, config: Path | None = None, **more: str) -> RegistrationResult:
+    dim = folder.model.settings.dim
+    return register(*pair(dim), model=folder, config=config, threads=1, **more)  # type: ignore[arg-type]
+
+
+def steps(result: RegistrationResult) -> list[int]:
+    return [stage.steps for stage in result.registration.stages]
+
+
+def test_the_smoothing_is_any_without_training_anew(dim: int, tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", dim), tmp_path / "c.toml"
+    trained = searched(folder)
+    told = trained.record["model"]
+    assert (told["steps"], told["tolerance"]) == ([8, 6], None)
+    assert told["family"] == {"kind": "displacement", **to_mapping(FAMILY)}
+    spread = [trained.scores.sd_log_jacobian]
+    for sigma in (2.5, 4.0):
+        file.write_text(f"[deformable]\ngradient_sigma = {sigma}\nfield_sigma = 1.5\n")
+        smooth = searched(folder, file)
+        assert smooth.record["model"]["family"] == told["family"] | {"gradient_sigma": sigma, "field_sigma": 1.5}
+        assert steps(smooth) == steps(trained)
+        spread.append(smooth.scores.sd_log_jacobian)
+    assert spread == sorted(spread, reverse=True)
+    assert spread[-1] < 0.5 * spread[0]
+
+
+def test_steps_and_tolerance_are_laid_over_those_of_training(dim: int, tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", dim, tolerance=1e-6), tmp_path / "c.json"
+    file.write_text('{"steps": [3, 12]}')
+    assert steps(searched(folder, file)) == [1, 3, 12, 1]
+    file.write_text('{"steps": [12, 12], "tolerance": 1.0}')  # which no energy falls by in a step
+    early = searched(folder, file)
+    assert steps(early) == [1, 9, 9, 1]
+    assert (early.record["model"]["steps"], early.record["model"]["tolerance"]) == ([12, 12], 1.0)
+    file.write_text('{"tolerance": null}')
+    assert searched(folder, file).record["model"]["tolerance"] is None
+
+
+def test_a_kind_in_the_file_means_what_its_name_means(tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", 2), tmp_path / "c.toml"
+    for name, kind, text in (
+        ("velocity", "velocity", "squarings = 4"),
+        ("bspline", "bspline", "knots = 6.0"),
+        ("affine", "affinefield", "[deformable.solver]\nkind = 'adam'\nlength = 2.0"),
+    ):
+        file.write_text(f"[deformable]\nkind = '{kind}'\n{text}\n")
+        alone, both = (searched(folder, file, **more) for more in ({}, {"transform": name}))
+        assert alone.record["model"] == both.record["model"]
+        named = searched(folder, transform=name).record["model"]["family"]
+        assert alone.record["model"]["family"] != named
+        assert alone.record["model"]["family"].keys() == named.keys()
+        assert alone.registration.stages[1].name == f"{kind} 1/2"
+
+
+def test_a_partial_table_is_laid_over_the_family_of_training(tmp_path: Path) -> None:
+    """Not over the preset's, which is of another kind."""
+    file = tmp_path / "c.toml"
+    file.write_text("[deformable]\nknots = 3.0\n")
+    folder = folder_of(tmp_path / "m", 2, BSpline(knots=5.0, solver=Adam(length=0.5)))
+    assert searched(folder, file).record["model"]["family"]["knots"] == 3.0
+
+
+def test_a_file_may_speak_of_both_searches(tmp_path: Path) -> None:
+    """Of that by images, which finds the start, and of that by features."""
+    folder, file = folder_of(tmp_path / "m", 2), tmp_path / "c.toml"
+    file.write_text('steps = [5, 2]\n[similarity]\nkind = "mse"\n')
+    found = searched(folder, file, initialise="affine", preset="fast")
+    assert found.record["settings"]["similarity"]["kind"] == "mse"
+    assert found.record["settings"]["steps"] == [25, 25, 15, 8]  # the preset's
+    assert steps(found)[-4:] == [1, 5, 2, 1]
