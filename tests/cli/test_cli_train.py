@@ -83,7 +83,7 @@ def test_train_stops_and_goes_on(small, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(run._Run, "step", told)
         assert main(arguments) == 0
-    assert capsys.readouterr().out == f"stopped at step 1; --resume goes on\ncheckpoint  {tmp_path / 'o'}\n"
+    assert capsys.readouterr().out == f"stopped at step 1; --resume goes on\noutput      {tmp_path / 'o'}\n"
     before = tree(tmp_path / "o")
     assert "the output folder is not empty; choose another with --output, or go on with --resume" in refused(arguments, capsys)
     assert tree(tmp_path / "o") == before
@@ -104,7 +104,7 @@ def test_train_stops_while_it_reads_and_goes_on(small, tmp_path, capsys, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(cases, "_read", told)
         assert main(arguments) == 0
-    assert capsys.readouterr() == (f"stopped at step 0; --resume goes on\ncheckpoint  {tmp_path / 'o'}\n", "")
+    assert capsys.readouterr() == (f"stopped at step 0; --resume goes on\noutput      {tmp_path / 'o'}\n", "")
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["training.json"]
     assert main([*arguments, "--resume"]) == 0
     assert capsys.readouterr().out.startswith("finished after 4 steps")

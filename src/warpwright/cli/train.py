@@ -37,7 +37,7 @@ def train(
     Args:
         config: TOML file; only a table [data] is needed, everything else has a default.
         output: folder for checkpoint.safetensors, metrics.jsonl, model and pictures; default: CONFIG without its suffix.
-        resume: go on from the checkpoint in OUTPUT; the same settings are needed.
+        resume: go on from the checkpoint in OUTPUT; the same settings and images are needed.
         dry_run: check all data, do one step, print memory and seconds, and stop.
         device: auto, cpu, cuda or cuda:0.
         threads: CPU threads.
@@ -78,7 +78,7 @@ def train(
         say_json(facts)
         return
     ended = f"finished after {outcome.step} steps" if outcome.finished else f"stopped at step {outcome.step}; --resume goes on"
-    say([ended, f"model       {folder / 'model'}" if (folder / "model").is_dir() else f"checkpoint  {folder}"])
+    say([ended, f"model       {folder / 'model'}" if (folder / "model").is_dir() else f"output      {folder}"])
 
 
 def _first() -> bool:
