@@ -175,3 +175,7 @@ def test_a_model_is_read_once_as_long_as_its_files_are_what_they_were(images, tm
     (tmp_path / "model" / "weights").write_text("22")
     assert options_digest(named) != first
     assert len(read) == 2
+
+
+def test_no_preset_counts_as_the_one_that_it_means():
+    assert options_digest(Options()) == options_digest(Options(preset="balanced")) != options_digest(Options(preset="fast"))

@@ -246,6 +246,16 @@ def test_many_files_that_fail_alike_are_all_named_in_one_sentence(tmp_path: Path
     assert broken.endswith(f" (likewise {likewise[1]})")
 
 
+def test_label_maps_that_lie_elsewhere_are_named_in_one_sentence(tmp_path: Path) -> None:
+    """Each on an image of its own, and as far away as it likes."""
+    every = [case(tmp_path, name, labels=f"{name}_labels.nii.gz") for name in "abc"]
+    for shift, one in enumerate(every, 5):
+        write_image(one.labels, labelled(oblique(shift=shift)))
+    sentence = refusal(lambda: Cases(data()).check(every))
+    assert sentence.startswith(f"{every[0].labels}: its voxels lie up to 5 mm from those of {every[0].image}, the same were")
+    assert sentence.endswith(f" (likewise {every[1].labels}, {every[2].labels})")
+
+
 def test_images_of_other_axes(tmp_path: Path) -> None:
     volume, picture = case(tmp_path, "volume"), case(tmp_path, "picture", oblique(2))
     expected = f"images differ: 3 axes and 1 channels ({volume.image}), 2 axes and 1 channels ({picture.image}), "

@@ -92,6 +92,42 @@ def test_features_are_found_once_for_both_directions(dim: int, monkeypatch: pyte
         torch.testing.assert_close(mine, theirs)
 
 
+def test_each_direction_is_told_its_own(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(1,), widths=0.25), steps=(1,))
+    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
+    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation)
+    batch, heard = batch_of(dim), []
+    own = Solving._between
+    monkeypatch.setattr(Solving, "told", lambda self, pairs: "pair" if pairs.fixed is batch.fixed else "swapped pair")
+
+    def between(self: Solving, fixed: Any, moving: Any, shape: tuple[int, ...], prompts: Any) -> Any:
+        heard.append(prompts)
+        return own(self, fixed, moving, shape, None)
+
+    monkeypatch.setattr(Solving, "_between", between)
+    predict_both(model, batch)
+    assert heard == ["pair", "swapped pair"]
+
+
+def test_one_side_alone_is_learned_from_in_both_directions(dim: int) -> None:
+    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(1,), widths=0.25), steps=(2,), one_sided=True)
+    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
+    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation).double().train()
+    seen: set[int] = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        batch = batch_of(dim, torch.float64)
+        images = [batch.fixed.requires_grad_(), batch.moving.requires_grad_()]
+        there, back = predict_both(model, batch)
+        for prediction in (there, back):
+            slopes = torch.autograd.grad(
+                prediction.displacement.square().sum(), images, retain_graph=True, materialize_grads=True
+            )
+            assert sum(bool(slope.any()) for slope in slopes) == 1
+            seen.add([bool(slope.any()) for slope in slopes].index(True))
+    assert seen == {0, 1}
+
+
 class Turn(FieldLayer):
     """A layer made of a product of matrices, which autocast computes in fewer digits."""
 

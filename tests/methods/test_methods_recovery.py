@@ -14,8 +14,8 @@ from warpwright.energies.regularity import Bending
 from warpwright.energies.similarity import MSE
 from warpwright.errors import Failed
 from warpwright.geometry import Image, jacobian_determinant
-from warpwright.methods import Displacement, Greedy, Progress, SimilarityName, TransformName, register_pair
-from warpwright.solver import GaussNewton, GradientDescent
+from warpwright.methods import Displacement, Greedy, Progress, SimilarityName, TransformName, register, register_pair
+from warpwright.solver import GaussNewton, GradientDescent, Solution, Status
 from warpwright.transforms import Affine, DisplacementField, VelocityField, displacement_on
 
 FAMILIES: tuple[TransformName, ...] = ("greedy", "displacement", "velocity", "bspline")
@@ -57,6 +57,20 @@ def test_a_search_without_a_finite_energy_fails() -> None:
     settings = replace(small("displacement"), deformable=family)
     with pytest.raises(Failed, match="the energy of the search became NaN or infinite at every level, expected smaller"):
         register_pair(fixed, moving, settings)
+
+
+def test_levels_without_a_finite_energy_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed, moving, _ = warped_pair(SHAPE, 2.0)
+    own, seen = register._Run._done, list[str]()
+
+    def done(self: register._Run, name: str, begin: float, solution: Solution) -> None:
+        seen.append(name)
+        own(self, name, begin, replace(solution, status=(Status.NONFINITE,)) if len(seen) == 1 else solution)
+
+    monkeypatch.setattr(register._Run, "_done", done)
+    result = register_pair(fixed, moving, small("greedy"))
+    assert len(seen) > 1
+    assert result.notes == ("at some levels the energy became NaN or infinite: there nothing was found",)
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(length=0.5), GradientDescent(length=0.1)], ids=["demons", "descent"])

@@ -56,5 +56,16 @@ def test_layer_takes_the_product_for_few_places_of_many_weights(
     assert ways == ["product"]
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4)])
+def test_autocast_gives_what_torch_does(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(doubling, "MANY", 1)
+    layer, features = DOUBLING[len(shape)](5, 3), torch.randn(2, 5, *shape)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = layer(features), of_torch(features, layer)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
+
+
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from warpwright.config import to_mapping
+from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image, identity_points
 from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Model, ModelSettings
 from warpwright.networks.features import FeatureUNetEncoder
@@ -37,9 +40,9 @@ def pair(dim: int) -> list[Image]:
     return [Image(torch.sin(x / 2.3).prod(0)[None], grid, name) for name, x in (("fixed", at), ("moving", bent))]
 
 
-def searched(folder: ModelFolder, config: Path | None = None, **more: str) -> RegistrationResult:
+def searched(folder: ModelFolder, config: Path | None = None, **more: Any) -> RegistrationResult:
     dim = folder.model.settings.dim
-    return register(*pair(dim), model=folder, config=config, threads=1, **more)  # type: ignore[arg-type]
+    return register(*pair(dim), model=folder, config=config, threads=1, **more)
 
 
 def steps(result: RegistrationResult) -> list[int]:
@@ -97,6 +100,13 @@ def test_a_partial_table_is_laid_over_the_family_of_training(tmp_path: Path) -> 
     file.write_text("[deformable]\nknots = 3.0\n")
     folder = folder_of(tmp_path / "m", 2, BSpline(knots=5.0, solver=Adam(length=0.5)))
     assert searched(folder, file).record["model"]["family"]["knots"] == 3.0
+
+
+def test_an_affine_of_a_file_is_not_refined_by_a_field(tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", 2), tmp_path / "c.toml"
+    file.write_text('[deformable]\nkind = "affinefield"\n')
+    with pytest.raises(BadInput, match="--refine-field refines a deformable map, a linear transform was asked for"):
+        searched(folder, file, refine_field=2)
 
 
 def test_a_file_may_speak_of_both_searches(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def register(
         transform: kind of map; greedy unless --config or a model of features says otherwise.
         similarity: what makes two images alike: lncc (the default) or mse for one modality, mi or mind for two.
         preset: how much work to spend in a search by images; balanced by default.
-        config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier run;
+        config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier search by images;
             --dry-run prints all settings; deformable, steps and tolerance are laid over those of a model of features.
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.

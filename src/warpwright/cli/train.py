@@ -37,7 +37,7 @@ def train(
     Args:
         config: TOML file; only a table [data] is needed, everything else has a default.
         output: folder for checkpoint.safetensors, metrics.jsonl, model and pictures; default: CONFIG without its suffix.
-        resume: go on from the checkpoint in OUTPUT; the same settings and images are needed.
+        resume: go on from the checkpoint in OUTPUT; the same settings are needed, and images of the same ids and sizes.
         dry_run: check all data, do one step, print memory and seconds, and stop.
         device: auto, cpu, cuda or cuda:0.
         threads: CPU threads.

@@ -195,6 +195,7 @@ def options_digest(options: Options) -> str:
         BadInput: such a file cannot be read.
     """
     told: dict[str, Any] = {name: value for name, value in to_mapping(options).items() if name not in FIGURES}
+    told["preset"] = options.preset or "balanced"  # which is what none means
     for name in CONTENT:
         path = getattr(options, name)
         if path is not None:

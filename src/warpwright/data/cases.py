@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ __all__ = ["Cases", "Loaded"]
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[Path | None, ...]  # the files of a case: rows that share them share the memory too
-Failure: TypeAlias = tuple[Path, str]  # a file that cannot be used, and the sentence that says so
+Failure: TypeAlias = tuple[Path, str, str]  # a file that cannot be used, the kind of failure, the sentence that says so
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +78,7 @@ class Cases:
         """
         loaded, failures = self._found(case)
         if loaded is None:
-            raise BadInput("; ".join(sentence for _, sentence in failures))
+            raise BadInput("; ".join(sentence for *_, sentence in failures))
         return loaded
 
     def check(self, cases: Sequence[Case], stop: Callable[[], bool] | None = None) -> tuple[int, int] | None:
@@ -140,8 +141,8 @@ def _key(case: Case) -> Key:
 def _gathered(failures: Sequence[Failure]) -> list[str]:
     """A sentence for each kind of failure: that of the first file, and the other files by name."""
     kinds: dict[str, dict[Path, str]] = {}
-    for path, sentence in failures:
-        kinds.setdefault(sentence.replace(str(path), ""), {})[path] = sentence
+    for path, kind, sentence in failures:
+        kinds.setdefault(kind, {})[path] = sentence
     told: list[str] = []
     for files in kinds.values():
         first, *others = files
@@ -159,7 +160,7 @@ def _read(case: Case, data: Data) -> tuple[Loaded | None, list[Failure]]:
         try:
             return read(path)
         except BadInput as error:
-            failures.append((path, str(error)))
+            failures.append((path, _kind(str(error), path, case.image), str(error)))
             return None
 
     image = attempt(case.image, lambda path: _structured(read_image(path, header=data.header)))
@@ -170,6 +171,13 @@ def _read(case: Case, data: Data) -> tuple[Loaded | None, list[Failure]]:
     if image is None or failures:
         return None, failures
     return _loaded(image, mask, labels, points), failures
+
+
+def _kind(sentence: str, *paths: Path) -> str:
+    """A sentence without the files that it names, and without numbers."""
+    for path in paths:
+        sentence = sentence.replace(str(path), "").replace(path.name, "")
+    return re.sub(r"\d[\d.e+-]*", "", sentence)
 
 
 def _loaded(image: Image, mask: Image | None, labels: Image | None, points: Points | None) -> Loaded:

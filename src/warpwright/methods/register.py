@@ -249,6 +249,8 @@ class _Run:
         if all(status is Status.NONFINITE for status in self.statuses[done:]):
             found = "the energy of the search became NaN or infinite at every level"
             raise Failed(f"{found}, expected smaller weights of prompts and regularities")
+        if Status.NONFINITE in self.statuses[done:]:
+            self.notes.append("at some levels the energy became NaN or infinite: there nothing was found")
         field = family.lower(last.lattice.onto(last.field, self.grid.shape, self.finest.lattice))
         before, after = self.energy(affine, displacement), self.energy(affine, field)
         if self.prompts is None and not after <= before:

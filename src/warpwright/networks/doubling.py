@@ -70,7 +70,7 @@ def by_product(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     image = F.fold(columns, [2 * n for n in plane], 4, padding=1, stride=2)
     if rows:
         image = image.view(batch, -1, *image.shape[1:]).transpose(1, 2)
-    return image if bias is None else image + bias.view(-1, *(1,) * len(shape))
+    return image if bias is None else image + bias.to(image.dtype).view(-1, *(1,) * len(shape))
 
 
 def _met(given: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from warpwright.config import KIND, to_mapping
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.methods import (
+    AffineField,
     Annotated,
     AnyFamily,
     Progress,
@@ -255,7 +256,8 @@ def learned(
     search = _search(folder, choice, prompts)
     if search is None and settings.deformable is None:
         raise BadInput("--model gives a deformable map, a linear transform was asked for: expected one of the two")
-    if settings.deformable is None and refine_field:
+    linear = settings.deformable is None or (search is not None and isinstance(search.family, AffineField))
+    if linear and refine_field:
         raise BadInput("--refine-field refines a deformable map, a linear transform was asked for: expected one of the two")
     if search is None and prompts is not None:
         raise BadInput("prompts are for a search, --model gives its map in one pass: expected a model of features, or none")

@@ -241,14 +241,19 @@ class _Run:
         try:
             for batches in self.stream.steps(done, steps, self.group):
                 figures = self._step_or_fail(done, batches)
+                due = (done + 1) % self.training.checkpoint_every == 0 or done + 1 == steps
+                if due or self._watching(done + 1):
+                    self._check_finite(done + 1, batches)
                 if first:
                     self.recent.append(figures)
                     journal = journal or self._open_journal(done)
                     self._look(journal, done + 1, batches)
                 done += 1
                 told = self.group.agree(stop())
-                if first and (done % self.training.checkpoint_every == 0 or done == steps or told):
-                    self._checkpoint(done, batches)
+                if told and not due:
+                    self._check_finite(done, batches)
+                if first and (due or told):
+                    self._checkpoint(done)
                 if told:
                     break
         finally:
@@ -263,20 +268,21 @@ class _Run:
     def _look(self, journal: Journal, step: int, batches: list[PairBatch]) -> None:
         """Whatever is due after a step: a line of the log, a validation, the model where nothing chooses a better one."""
         last, figures = step == self.training.steps, {}
-        watching = bool(self.watched) and (step % self.training.validation.every == 0 or last)
         if step % self.training.log_every == 0 or last:
             means = {n: sum(r[n] for r in self.recent) / len(self.recent) for n in self.recent[0]}
             own = {} if self.watched else layer_figures(self.scheme.kept)  # else they stand with the validation's
             self._tell(journal, "train", step, means | own)
             self.recent.clear()
-        if watching or last:
-            self._check_finite(step, batches)
-        if watching:
+        if self._watching(step):
             figures = self._validate(journal, step, batches)
         if last and self.best is None:
             self._write_model(step, figures)
         if last and not self.watched:
             draw_kernels(self.scheme.kept, self.output / PICTURES / f"{step:07d}-kernels.png", f"step {step}")
+
+    def _watching(self, step: int) -> bool:
+        """Whether the validation pairs are looked at after a step."""
+        return bool(self.watched) and (step % self.training.validation.every == 0 or step == self.training.steps)
 
     def step(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
         """One update, its noise drawn from a generator that depends on the seed, the step and the process alone."""
@@ -291,7 +297,7 @@ class _Run:
             raise self._failed(number + 1, str(error), batches) from None
 
     def _check_finite(self, step: int, batches: list[PairBatch]) -> None:
-        """Before something is written: an update may overflow where its loss and gradient did not."""
+        """Before something is written: an update may overflow where its loss and gradient did not. Alike in all processes."""
         broken = next((name for name, value in self.scheme.state().items() if not bool(value.isfinite().all())), None)
         if broken is not None:
             raise self._failed(step, f"the update left NaN or inf in {broken}", batches)
@@ -369,8 +375,7 @@ class _Run:
         card = model_card(self.training, step, figures, self.parameters, score)
         write_model(self.output / MODEL, self.scheme.kept, card=card, summary=summary, score=score)
 
-    def _checkpoint(self, step: int, batches: list[PairBatch]) -> None:
-        self._check_finite(step, batches)
+    def _checkpoint(self, step: int) -> None:
         write_checkpoint(
             self.output / CHECKPOINT,
             Checkpoint(
