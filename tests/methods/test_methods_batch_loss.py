@@ -14,7 +14,7 @@ from warpwright.energies.losses import Images, InverseConsistency, pair_loss
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
 from warpwright.layers import FieldLayer, FullSize
-from warpwright.methods import Implicit, Solving, batch_loss, predict_both
+from warpwright.methods import Implicit, Model, Solving, batch_loss, predict_both
 from warpwright.methods.direct import predicted
 from warpwright.methods.model import predict
 from warpwright.methods.multistep import Single
@@ -69,12 +69,17 @@ def test_without_an_inverse_the_network_is_asked_twice(dim: int) -> None:
         batch_loss(morph(dim, network=network, layers=(FullSize(),), loss=loss, directions="forward"), batch_of(dim))
 
 
+def solving(dim: int, scales: tuple[int, ...] = (1,), **settings: Any) -> Model:
+    """A small model that solves, in double precision."""
+    features = FeatureUNetEncoder(outputs=3, scales=scales, widths=0.25)
+    network = Implicit(features=features, steps=(3, 2)[: len(scales)], **settings)
+    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
+    return morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation).double()
+
+
 def test_features_are_found_once_for_both_directions(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that solves: as two models asked one after the other, values and gradients, at half the looks."""
-    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(2, 1), widths=0.25), steps=(3, 2))
-    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
-    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation).double()
-    batch = batch_of(dim, torch.float64)
+    model, batch = solving(dim, (2, 1)), batch_of(dim, torch.float64)
     expected = [predict(model, pairs).displacement for pairs in (batch, batch.swapped())]
     looks: list[int] = []
     monkeypatch.setattr(Solving, "pyramid", lambda self, image, own=Solving.pyramid: looks.append(1) or own(self, image))
@@ -93,12 +98,9 @@ def test_features_are_found_once_for_both_directions(dim: int, monkeypatch: pyte
 
 
 def test_each_direction_is_told_its_own(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(1,), widths=0.25), steps=(1,))
-    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
-    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation)
-    batch, heard = batch_of(dim), []
+    model, batch, heard = solving(dim), batch_of(dim, torch.float64), []
     own = Solving._between
-    monkeypatch.setattr(Solving, "told", lambda self, pairs: "pair" if pairs.fixed is batch.fixed else "swapped pair")
+    monkeypatch.setattr(Solving, "told", lambda _, pairs: "pair" if pairs.fixed is batch.fixed else "swapped pair")
 
     def between(self: Solving, fixed: Any, moving: Any, shape: tuple[int, ...], prompts: Any) -> Any:
         heard.append(prompts)
@@ -110,9 +112,7 @@ def test_each_direction_is_told_its_own(dim: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_side_alone_is_learned_from_in_both_directions(dim: int) -> None:
-    network = Implicit(features=FeatureUNetEncoder(outputs=3, scales=(1,), widths=0.25), steps=(2,), one_sided=True)
-    preparation = Preparation(start="none", spacing=(1.0, 0.8, 1.5)[:dim])
-    model = morph(dim, network=network, layers=(), loss=(Images(similarity=MSE()),), preparation=preparation).double().train()
+    model = solving(dim, one_sided=True).train()
     seen: set[int] = set()
     for seed in range(8):
         torch.manual_seed(seed)

@@ -38,8 +38,8 @@ def evaluate(
         moving_points: the same places in the moving image; with --transform also scored through it.
         transform: transform file, ANTs prefix, or the folder that `register` left.
         pairs: .csv or .jsonl with the column id and any of: fixed_labels,moved_labels; fixed_labels,moving_labels,transform
-            (the labels are pulled through it); fixed_points,moving_points; transform. Images fixed,moving are used for their grids. Paths
-            are relative to the file.
+            (the labels are pulled through it); fixed_points,moving_points; transform. Images fixed,moving are used for their
+            grids. Paths are relative to the file.
         against: a second such table with the same ids, another result to compare with by Wilcoxon's test.
         space: frame of the points in a .csv of points.
         fixed: fixed image, for points in voxels, to tell points outside it, and for a transform without a field.
