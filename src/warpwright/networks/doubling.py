@@ -67,7 +67,7 @@ def by_product(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if rows:
         given = _met(given)
     columns = given.reshape(-1, math.prod(plane), outputs * 16).transpose(1, 2)
-    image = F.fold(columns, [2 * n for n in plane], 4, padding=1, stride=2)
+    image = F.fold(columns, tuple(2 * n for n in plane), 4, padding=1, stride=2)
     if rows:
         image = image.view(batch, -1, *image.shape[1:]).transpose(1, 2)
     return image if bias is None else image + bias.to(image.dtype).view(-1, *(1,) * len(shape))
