@@ -19,11 +19,12 @@ from cohorts import COHORTS, Cohort
 from drawing import draw
 from runs import settings_of, trained, write_table
 from scoring import Row, by_features, by_model, classical, header, line, nothing, score, times_header, times_line
-from warpwright.errors import BadInput, WarpwrightError
+from warpwright.errors import BadInput, WarpwrightError, did_you_mean
 from warpwright.methods import Solving, TransformName
 from warpwright.product.model_folder import ModelFolder, read_model
 
 HERE = Path(__file__).parent
+NONE = "none"  # of the configurations
 RECIPES = sorted(
     {config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml") if config.parent.name in COHORTS}
 )
@@ -35,7 +36,7 @@ def main() -> int:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where models and results go")
-    parser.add_argument("--only", help="train and score only this configuration (the name of its .toml)")
+    parser.add_argument("--only", help=f"train and score only this configuration (the name of its .toml), or {NONE!r}")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
     parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
     parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FOLDER", help="model folders that are scored as well")
@@ -52,7 +53,11 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Train, score, print."""
-    configs = sorted(p for p in (HERE / options.name).glob("*.toml") if options.only in (None, p.stem))
+    configs = sorted((HERE / options.name).glob("*.toml"))
+    stems = [config.stem for config in configs]
+    if options.only not in (None, NONE, *stems):
+        raise BadInput(f"--only: there is no {options.only!r} in {options.name}{did_you_mean(options.only, (*stems, NONE))}")
+    configs = [config for config in configs if options.only in (None, config.stem)]
     given = models_of(options.models, [config.stem for config in configs])
     output = options.output / options.name
     output.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ class Trial:
         data: of `DATA`.
         network: of `NETWORKS`.
         scheme: of `SCHEMES`; "smoother" is "vanilla" with twice the weight on smoothness, "oracle" "vanilla" with masks that
-            leave out what was planted in either image, which no score of the fixed image can know: a bound for any.
+            leave out what was planted in either image, which no score of the fixed image can know.
         condition: whether images are corrupted or clean, in training and test alike.
         seed: of weights and batches; of hearts also which patient is left out.
     """

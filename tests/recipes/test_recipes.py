@@ -214,6 +214,9 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
         monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervised", "--models", *words])
         assert run.main() == 2
         assert sentence in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervized"])
+    assert run.main() == 2
+    assert "--only: there is no 'unsupervized' in hippocampus, did you mean 'unsupervised'?" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cohorts")

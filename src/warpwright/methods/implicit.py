@@ -116,9 +116,7 @@ class Solving(Step):
         """
         return self._between(*self._sides(fixed, moving), spatial(fixed), prompts)
 
-    def both(
-        self, fixed: Tensor, moving: Tensor, prompts: tuple[Prompts | None, Prompts | None] = (None, None)
-    ) -> tuple[Trail, Trail]:
+    def both(self, fixed: Tensor, moving: Tensor, prompts: tuple[Prompts | None, Prompts | None]) -> tuple[Trail, Trail]:
         """As `forward` for the pair and for the swapped pair, whose features are the same and are found once.
 
         Args:

@@ -13,7 +13,7 @@ from warpwright.geometry import Grid
 from warpwright.methods import Settings, preset
 from warpwright.product.choices import Initialise, Kind, Preset, SimilarityName
 
-__all__ = ["SIMILARITIES", "TRANSFORMS", "Choice", "kind_of"]
+__all__ = ["TRANSFORMS", "Choice", "kind_of"]
 
 T = TypeVar("T")
 LINEAR = ("rigid", "affine")
