@@ -7,6 +7,8 @@ import platform
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed
@@ -20,7 +22,7 @@ from small_cohort import EXACT, contents, options, run, silent, write_table
 
 from warpwright.cohort import pair as pair_module
 from warpwright.cohort.pair import record_failure, run_pair
-from warpwright.cohort.place import save_token, writer
+from warpwright.cohort.place import make_temporary, save_token, writer
 from warpwright.cohort.provenance import Seen, described
 from warpwright.cohort.run import execute, in_order, look_at, make_plan
 from warpwright.cohort.work import read_work
@@ -341,21 +343,43 @@ def test_a_pair_that_another_process_has_is_left_to_it(finished, monkeypatch):
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".cohort-token", ".p0.claim"}
 
 
+def temporary(folder: Path, name: str, **changes: object) -> Path:
+    """A folder that a process on a pair left."""
+    made = make_temporary(folder / name)
+    *_, host, pid, began, last = made.name.split("-")
+    marks = {"host": host, "pid": pid, "began": began} | changes
+    return made.rename(folder / f".{name}-{'-'.join(str(mark) for mark in marks.values())}-{last}")
+
+
 def test_temporary_folders_of_processes_that_run_stay(finished):
     work, folder = finished()
     (folder / "p0" / "provenance.json").unlink()
-    there = {
-        "p0-runs_abc": {},
-        "p0-ended_ab": {"pid": 2**22 + 1},
-        "p0-other_ab": {"host": "other"},
-        "p0-other_cd": {"host": "o"},
-    }
-    for name, changes in there.items():
-        (folder / f".{name}").mkdir()
-        (folder / f".{name}" / "writer.json").write_text(json.dumps(writer() | changes))
-    os.utime(folder / ".p0-other_cd", (0, 0))
+    runs = temporary(folder, "p0")
+    ended = temporary(folder, "p0", pid=2**22 + 1)
+    another = temporary(folder, "p0", began=12345)  # the number is that of another process now
+    elsewhere, long_ago = (temporary(folder, "p0", host="0123abcd") for _ in range(2))
+    os.utime(long_ago, (0, 0))
+    mine = [folder / ".p0-notes", folder / ".pq-0123abcd-1-1-abcdefgh"]  # the second is of no pair of this work
+    for path in mine:
+        path.mkdir()
     run(work, folder)
-    assert {path.name for path in folder.glob(".p0-*")} == {".p0-runs_abc", ".p0-other_ab"}
+    assert [path.exists() for path in (runs, elsewhere, *mine)] == [True] * 4
+    assert [path.exists() for path in (ended, another, long_ago)] == [False] * 3
+
+
+def test_a_process_that_is_killed_the_moment_its_folder_exists_leaves_nothing(finished):
+    work, folder = finished()
+    (folder / "p0" / "provenance.json").unlink()
+    script = (
+        "import os, signal, sys, tempfile; from pathlib import Path; made = tempfile.mkdtemp\n"
+        "def killed(**given):\n    made(**given); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "tempfile.mkdtemp = killed\n"
+        "from warpwright.cohort.place import make_temporary; make_temporary(Path(sys.argv[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(folder / "p0")], check=False).returncode == -signal.SIGKILL
+    assert len(list(folder.glob(".p0-*"))) == 1
+    run(work, folder)
+    assert not list(folder.glob(".p0-*"))
 
 
 def test_a_pair_of_a_part_that_ends_its_process_thrice_is_a_failure(finished):
@@ -404,9 +428,7 @@ def test_an_interruption_leaves_what_is_done_and_the_rest_follows(shared_images,
     def impatient(tasks: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
         for count, record in enumerate(in_order(tasks)):
             if count == 2:
-                left = tmp_path / "out" / ".p3-abcd_123"  # what a worker that is killed leaves
-                left.mkdir()
-                (left / "writer.json").write_text(json.dumps(writer() | {"pid": 2**22 + 1}))
+                temporary(tmp_path / "out", "p3", pid=2**22 + 1)  # what a worker that is killed leaves
                 raise KeyboardInterrupt
             yield record
 
@@ -415,7 +437,7 @@ def test_an_interruption_leaves_what_is_done_and_the_rest_follows(shared_images,
     assert [row["status"] for row in rows(tmp_path / "out")] == ["done", "done", "done", "pending"]
     assert (tmp_path / "out" / "index.html").exists()
     assert run(work, tmp_path / "out").todo == (3,)
-    assert not (tmp_path / "out" / ".p3-abcd_123").exists()
+    assert not list((tmp_path / "out").glob(".p3-*"))
     assert contents(tmp_path / "out") == contents(serial)
 
 

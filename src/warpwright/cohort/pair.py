@@ -6,12 +6,10 @@ What comes and goes between processes are small mappings of plain values.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import re
 import shutil
-import tempfile
 import threading
 import time
 import traceback
@@ -21,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warpwright.cohort.place import Busy, check_token, claimed, unclaim, writer
+from warpwright.cohort.place import Busy, check_token, claimed, make_temporary, unclaim
 from warpwright.cohort.provenance import RECORD, clear, described, output_sizes, read_record, same_run, write_record
 from warpwright.cohort.work import Options, named_files, options_digest
 from warpwright.config import from_mapping
@@ -31,9 +29,8 @@ from warpwright.product.output import plain
 if TYPE_CHECKING:
     from warpwright.product.result import RegistrationResult
 
-__all__ = ["WRITER", "record_failure", "run_pair"]
+__all__ = ["record_failure", "run_pair"]
 
-WRITER = "writer.json"  # in a temporary folder: who made it
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY = re.compile("memory|CUDA|cuDNN|bad_alloc")  # in what torch, its devices and ITK say when they get none
 
@@ -153,10 +150,9 @@ def _check_options(task: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """A new folder, in one beside that of the pair which says who made it and is removed afterwards."""
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """A new folder, in one beside that of the pair which is removed afterwards."""
+    place = make_temporary(folder)
     try:
-        (place / WRITER).write_text(json.dumps(writer()), encoding="utf-8")
         fresh = place / "new"
         fresh.mkdir()
         yield fresh

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 import psutil
 
 from warpwright.errors import Failed
 
-__all__ = ["Busy", "alive", "check_token", "claimed", "read_small", "save_token", "unclaim", "writer"]
+__all__ = ["Busy", "Left", "check_token", "claimed", "left", "make_temporary", "read_small", "save_token", "unclaim", "writer"]
 
 TOKEN = ".cohort-token"  # its content tells this folder from one of the same path on another machine
 LENGTH = 32  # characters of it
 PATIENCE = 2.0  # seconds until a process that was killed is gone, and until a file that is being written is whole
 PAUSE = 0.05
+TEMPORARY = re.compile(r"\.(.+)-([0-9a-f]{8})-(\d+)-(\d+)-[a-z0-9_]{8}")  # id, host, process and when that began
 
 
 class Busy(Exception):
@@ -84,14 +89,19 @@ def _token(folder: Path) -> str:
 
 
 def writer() -> dict[str, Any]:
-    """This process, as a small file tells of it."""
-    return {"host": platform.node(), "pid": os.getpid(), "began": psutil.Process().create_time()}
+    """This process, as small files and temporary folders tell of it."""
+    return {"host": _host(), "pid": os.getpid(), "began": round(psutil.Process().create_time())}
 
 
-def alive(found: Mapping[str, Any]) -> bool | None:
+def _host() -> str:
+    """This machine, in eight characters, as its name may be too long for that of a file."""
+    return f"{crc32(platform.node().encode()):08x}"
+
+
+def _alive(found: Mapping[str, Any]) -> bool | None:
     """Whether the process that wrote this runs; None if it is on another machine, or not known."""
     try:
-        if found["host"] != platform.node():
+        if found["host"] != _host():
             return None
         process = psutil.Process(found["pid"])
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - found["began"]) < 2
@@ -99,6 +109,39 @@ def alive(found: Mapping[str, Any]) -> bool | None:
         return False
     except (KeyError, TypeError, ValueError, psutil.Error):
         return None
+
+
+def make_temporary(folder: Path) -> Path:
+    """A new folder beside that of a pair, whose name says from the first moment which process made it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    marks = "-".join(str(mark) for mark in writer().values())
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}-{marks}-", dir=folder.parent))
+
+
+@dataclass(frozen=True)
+class Left:
+    """A temporary folder.
+
+    Args:
+        path: of it.
+        id: of its pair.
+        runs: whether the process that made it runs; None if it is on another machine.
+    """
+
+    path: Path
+    id: str
+    runs: bool | None
+
+
+def left(folder: Path) -> Iterator[Left]:
+    """The temporary folders in a folder."""
+    for path in folder.iterdir():
+        if found := TEMPORARY.fullmatch(path.name):
+            name, host, pid, began = found.groups()
+            yield Left(path, name, _alive({"host": host, "pid": int(pid), "began": int(began)}))
 
 
 @contextmanager
@@ -117,7 +160,7 @@ def claimed(folder: Path) -> Iterator[int]:
             break
         except FileExistsError:
             found = read_small(path)
-            if found.get("pid") != os.getpid() and (not found or alive(found)):  # without content: it is being written
+            if found.get("pid") != os.getpid() and (not found or _alive(found)):  # without content: it is being written
                 if time.monotonic() < end:
                     time.sleep(PAUSE)
                     continue
@@ -128,7 +171,7 @@ def claimed(folder: Path) -> Iterator[int]:
     try:
         yield ended
     finally:
-        if (found := read_small(path)).get("pid") == os.getpid() and found.get("host") == platform.node():
+        if (found := read_small(path)).get("pid") == os.getpid() and found.get("host") == _host():
             unclaim(folder)
 
 

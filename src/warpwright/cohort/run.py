@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 from warpwright.cohort.check import check_files, check_options, check_work
 from warpwright.cohort.derivatives import write_derivatives
 from warpwright.cohort.page import write_page
-from warpwright.cohort.pair import WRITER, run_pair
-from warpwright.cohort.place import alive, read_small, save_token
+from warpwright.cohort.pair import run_pair
+from warpwright.cohort.place import left, save_token
 from warpwright.cohort.provenance import Seen, State, read_record, same_run, state_of, write_record
 from warpwright.cohort.table import outcome, require_parquet, write_pairs, write_parquet, write_tables
 from warpwright.cohort.work import DESCRIPTION, Work, load_work, options_digest, save_work
@@ -42,7 +42,6 @@ TRIES, PAUSE = 10, 0.1  # of looking whether another process is just beginning t
 VISIBLE = 5.0  # seconds until a file that was written on another machine is seen
 OLD = 3600.0  # seconds, after which a temporary folder of another machine is no longer being written
 OURS = re.compile(r"\.warpwright-[a-z0-9_]{8}|\.[0-9a-f]{12}(\..*)?|\.cohort-token")  # of a process that begins the work
-LEFT = re.compile(r"\.(.+)-[a-z0-9_]{8}")  # temporary folder of a pair, which a worker that was killed leaves behind
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -303,11 +302,8 @@ def _tell(plan: Plan) -> None:
 def _sweep(folder: Path, ids: Iterable[str]) -> None:
     """Remove the temporary folders that killed processes left beside the folders of these pairs."""
     known = set(ids)
-    for path in folder.iterdir():
-        found = LEFT.fullmatch(path.name)
-        if not (found and found[1] in known):
-            continue
+    for found in left(folder):
         with suppress(OSError):
-            runs = alive(read_small(path / WRITER))
-            if runs is False or (runs is None and time.time() - path.stat().st_mtime > OLD):
-                shutil.rmtree(path, ignore_errors=True)
+            old = found.runs is None and time.time() - found.path.stat().st_mtime > OLD
+            if found.id in known and (found.runs is False or old):
+                shutil.rmtree(found.path, ignore_errors=True)
