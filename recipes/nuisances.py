@@ -23,7 +23,7 @@ from warpwright.sampling import Percentiles
 
 __all__ = ["CONDITIONS", "Given", "hearts", "hippocampi", "planted", "trusted", "usual_places"]
 
-CONDITIONS = ("corrupted", "clean")
+CONDITIONS = {"clean": 0.0, "half": 0.5, "corrupted": 1.0}  # how strong nuisances are
 PATIENTS = ("SC-HF-I-1", "SC-HF-I-2", "SC-HF-I-4")
 COARSE = 24  # places along an axis
 SIDE = 128  # voxels of a slice, around the middle of what was drawn at end-diastole
@@ -42,11 +42,18 @@ class Given(NamedTuple):
         rows: the table of images or of pairs, its header first.
         test: id, fixed and moving image, fixed and moving labels of every pair that is scored.
         labels: which of them.
+        made: tells images of these settings from others.
     """
 
     rows: list[tuple[str, ...]]
     test: list[tuple[str, Path, Path, Path, Path]]
     labels: tuple[int, ...]
+    made: str
+
+    @property
+    def watched(self) -> list[Path]:
+        """The fixed images of the validation, of hearts both of a pair."""
+        return [Path(row[1]) for row in self.rows[1:] if row[-1] == "validation"]
 
 
 def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
@@ -77,7 +84,7 @@ def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
             phase = frame.name.split(".")[0]
             for k, (image, _) in enumerate(_slices(frame, folder, patient, phase, condition)):
                 rows.append((image.name.split(".")[0], str(image), "", f"{patient}-{k:02d}", "train"))
-    return Given(rows, test, (1,))
+    return Given(rows, test, (1,), _named(condition))
 
 
 def hippocampi(data: Path, folder: Path, condition: str, fold: int = 0) -> Given:
@@ -100,7 +107,7 @@ def hippocampi(data: Path, folder: Path, condition: str, fold: int = 0) -> Given
             )
             rows.append((name, *map(str, found), split))
             test += [(name, *found)] if split == "test" else []
-    return Given(rows, test, (1, 2))
+    return Given(rows, test, (1, 2), _named(condition))
 
 
 def usual_places(given: Given) -> Tensor:
@@ -180,8 +187,8 @@ def _named(condition: str) -> str:
 
 def _write(path: Path, values: Tensor, grid: Grid, settings: NuisanceSettings, condition: str) -> None:
     """Write an image, corrupted if it is to be, after the places of what was planted."""
-    if condition == "corrupted":
-        done = corrupt(values, settings, np.random.default_rng(list(path.name.encode())))
+    if strength := CONDITIONS[condition]:
+        done = corrupt(values, settings.at(strength), np.random.default_rng(list(path.name.encode())))
         write_image(_made(planted(path)), Image(done.planted.to(torch.uint8), grid))
         values = done.image
     write_image(_made(path), Image(values, grid))

@@ -1,9 +1,9 @@
 """AdaCS in small: `python recipes/adacs/compare.py PART ... --data FOLDER --output FOLDER`.
 
 PARTS are `schemes` (VoxelMorph under six schemes and two controls), `networks` (the two key ones with TransMorph and
-DiffuseMorph), `ablation`; without any, all. What is trained is not trained again, what was interrupted goes on. Then every
-trial is scored on the test pairs, the tables are printed, and pictures are drawn (`hearts.png`, `hippocampus.png`,
-`momentum.png`).
+DiffuseMorph), `ablation` and `choices` (what decides, on validation images alone); without any, all. What is trained is not
+trained again, what was interrupted goes on. Then every trial is scored, the tables are printed, and pictures are drawn
+(`hearts.png`, `hippocampus.png`, `momentum.png`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pictures import draw_momentum, draw_pairs
-from trials import COLLAPSING, KEY, ORACLE, PARTS, Trial, alike, changes
+from trials import CHOICES, COLLAPSING, KEY, NETWORKS, ORACLE, PARTS, Trial, alike, changes
 
 from nuisances import Given, hearts, hippocampi, planted, trusted, usual_places
 from runs import done_before, trained, write_table
 from scoring import folds
 from warpwright.config import from_mapping, merged, read_mapping
-from warpwright.errors import Failed, WarpwrightError
+from warpwright.errors import BadInput, Failed, WarpwrightError, did_you_mean
 from warpwright.evaluation import HALF, PUBLISHED, bootstrap_interval, contour_figures, paired_t_test
 from warpwright.geometry import Image
 from warpwright.io import read_labels, read_scalar
@@ -46,6 +46,7 @@ HERE = Path(__file__).parent
 READ = {"hearts": hearts, "hippocampus": hippocampi}
 THRESHOLDS = {"published": PUBLISHED, "half": HALF}
 MASKS = {"image": "mask", "fixed": "fixed_mask", "moving": "moving_mask"}  # columns of tables
+SCORES = "scores.json"
 Scores = dict[str, Any]
 
 
@@ -61,19 +62,34 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     try:
-        for part in options.parts or PARTS:
-            trials = list(PARTS[part]())
-            for trial in trials:
-                wanted = not options.only or any(word in trial.name for word in options.only)
-                if wanted and not finished(trial, options.data, options.output, options.device):
-                    return 1
-            done = [trial for trial in trials if (options.output / trial.name / "scores.json").exists()]
-            sys.stdout.write(f"## {part}\n\n{table(done, options.output)}\n\n")
-            sys.stdout.flush()
-        draw(options.data, options.output)
+        return run(options)
     except WarpwrightError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, score, print, draw.
+
+    Raises:
+        BadInput: a word of `--only` is in no trial's name.
+    """
+    parts = {part: list(PARTS[part]()) for part in options.parts or PARTS}
+    names = [trial.name for trials in parts.values() for trial in trials]
+    for word in options.only:
+        if not any(word in name for name in names):
+            raise BadInput(f"--only: no trial of {', '.join(parts)} has {word!r} in its name{did_you_mean(word, names)}")
+    for part, trials in parts.items():
+        for trial in trials:
+            wanted = not options.only or any(word in trial.name for word in options.only)
+            if wanted and not finished(trial, options.data, options.output, options.device):
+                return 1
+        done = [trial for trial in trials if (options.output / trial.name / SCORES).exists()]
+        rows = choices_table(done, options.output) if part == CHOICES else table(done, options.output)
+        sys.stdout.write(f"## {part}\n\n{rows}\n\n")
+        sys.stdout.flush()
+    draw(options.data, options.output)
+    sys.stdout.write(f"## seconds\n\n{times(options.data, options.output)}\n")
     return 0
 
 
@@ -81,7 +97,7 @@ def draw(data: Path, output: Path) -> None:
     """Of every kind of data that was trained on, seed 0: test pairs under the key schemes, how the score's smoothness went."""
     for name, read_data in READ.items():
         folders = [output / Trial(data=name, scheme=scheme).name / "model" for scheme in KEY]
-        if all((folder.parent / "scores.json").exists() for folder in folders):
+        if all((folder.parent / SCORES).exists() for folder in folders):
             vanilla, adacs = (read_model(folder) for folder in folders)
             given = read_data(data, output / "images" / name, "corrupted", 0)
             draw_pairs(given, vanilla, adacs, output / f"{name}.png")
@@ -90,14 +106,42 @@ def draw(data: Path, output: Path) -> None:
         draw_momentum(found, output / "momentum.png")
 
 
+def times(data: Path, output: Path) -> str:
+    """What a pair costs with either key scheme, in Markdown: models of seed 0 in turn on every test pair, medians."""
+    rows = ["| data | network | vanilla, ms | adacs, ms |", "|---|---|---|---|"]
+    for name, network in ((name, network) for name in READ for network in NETWORKS):
+        folders = [output / Trial(data=name, network=network, scheme=scheme).name for scheme in KEY]
+        if not all((folder / SCORES).exists() for folder in folders):
+            continue
+        models = [read_model(folder / "model").model for folder in folders]
+        taken: list[list[float]] = [[], []]
+        for _, fixed_file, moving_file, _, _ in READ[name](data, output / "images" / name, "corrupted", 0).test:
+            fixed, moving = read_scalar(fixed_file), read_scalar(moving_file)
+            for model, seconds in zip(models, taken, strict=True):
+                begin = time.perf_counter()
+                register_direct(model, fixed, moving)
+                seconds.append(time.perf_counter() - begin)
+        rows.append(f"| {name} | {network} | {' | '.join(f'{1000 * float(np.median(each)):.0f}' for each in taken)} |")
+    return "\n".join(rows)
+
+
 def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
-    """Train and score a trial, unless that is done; whether it is."""
+    """Train and score a trial, unless that is done; whether it is.
+
+    Raises:
+        BadInput: it was done with other images.
+        Failed: the training came to nothing, and that is no result of the trial.
+    """
     folder = output / trial.name
     given = READ[trial.data](data, output / "images" / trial.data, trial.condition, trial.seed)
     manifest = output / "tables" / f"{trial.name}.csv"
     write_table(manifest, told(given.rows) if trial.scheme == ORACLE else given.rows)
     settings = settings_of(trial, manifest)
     if done_before(settings, folder):
+        if (made := read(trial, output).get("made")) != given.made:
+            raise BadInput(
+                f"{folder}: was trained with the images {made}, now they are {given.made}: expected to be moved away"
+            )
         return True
     try:
         if not trained(settings, folder, device):
@@ -107,9 +151,21 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
             raise
         scores = {"failed": str(error).split(" (pairs")[0]}
     else:
-        scores = score(read_model(folder / "model"), given, corrupted=trial.condition == "corrupted")
-    (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        scores = scored(trial, folder, given)
+    scores["made"] = given.made
+    (folder / SCORES).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return True
+
+
+def scored(trial: Trial, folder: Path, given: Given) -> Scores:
+    """What was found of a trial that is trained: on the test pairs, and as the training ended on the validation pairs."""
+    model, corrupted = read_model(folder / "model"), trial.condition != "clean"
+    found = score(model, given, corrupted=corrupted) if trial.usual else {}
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    found["validation"] = next(row["dice"] for row in reversed(log) if "dice" in row)
+    seen = given.watched if model.score is not None and corrupted else []
+    found["validation_auc"] = [auc(score_of(model, read_scalar(file)), read_labels(planted(file)).data[0] > 0) for file in seen]
+    return found
 
 
 def told(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -133,20 +189,21 @@ def score(folder: ModelFolder, given: Given, *, corrupted: bool) -> Scores:
     """How a model does on every test pair; labels are warped as shares, by linear interpolation.
 
     Returns:
-        Lists over pairs: `dsc`, `hd`, `asd` (means over labels, voxels) at either threshold under its name, `folds` (%),
-        `seconds`, and of a model with a score and corrupted images `auc`, how well the score finds what was planted in the
-        fixed image, and `auc_places`, how well `usual_places` does without looking at it (NaN if nothing lies there).
+        Lists over pairs: `dsc`, `hd`, `asd` (means over labels, voxels) at either threshold under its name, `lies` (the first
+        at a half, of the pair as it lies), `folds` (%), and of a model with a score and corrupted images `auc`, how well the
+        score finds what was planted in the fixed image, and `auc_places`, how well `usual_places` does without looking at it
+        (NaN if nothing lies there).
     """
     found: Scores = {name: {"dsc": [], "hd": [], "asd": []} for name in THRESHOLDS}
-    found |= {"folds": [], "seconds": [], "auc": [], "auc_places": []}
+    found |= {"lies": [], "folds": [], "auc": [], "auc_places": []}
     places = usual_places(given) if folder.score is not None and corrupted else None
     for _, fixed_file, moving_file, fixed_labels, moving_labels in given.test:
         fixed, moving = read_scalar(fixed_file), read_scalar(moving_file)
-        begin = time.perf_counter()
         result = register_direct(folder.model, fixed, moving)
-        found["seconds"].append(time.perf_counter() - begin)
         found["folds"].append(folds(result.forward, fixed.grid))
         true, drawn = read_labels(fixed_labels).data[0], read_labels(moving_labels)
+        apart = (contour_figures(true == label, (drawn.data[0] == label).float(), HALF)["dsc"] for label in given.labels)
+        found["lies"].append(float(np.nanmean(list(apart))))
         for name, threshold in THRESHOLDS.items():
             each = []
             for label in given.labels:
@@ -193,18 +250,21 @@ def table(trials: Sequence[Trial], output: Path) -> str:
     """
     rows = [
         "| data | network | scheme | images | DSC, % (seeds) | over vanilla | adacs over it | HD | ASD "
-        "| published DSC, HD, ASD | folds, % | AUC | ms |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| published DSC, HD, ASD | folds, % | AUC |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups = dict.fromkeys((t.data, t.network, t.condition) for t in trials)
     for data, network, condition in groups:
         mine = alike(trials, data=data, network=network, condition=condition)
         by_scheme = {s: {t.seed: read(t, output) for t in alike(mine, scheme=s)} for s in dict.fromkeys(t.scheme for t in mine)}
         base, ours = (by_scheme.get(scheme, {}) for scheme in KEY)
+        if base:
+            lies = [100 * fmean(one["lies"]) for one in base.values()]
+            rows.append(f"| {data} | none | as it lies | {condition} | {by_seed(lies)}{' |' * 8}")
         for scheme, found in by_scheme.items():
             names = f"| {data} | {network} | {scheme} | {condition} |"
             if failed := [one["failed"] for one in found.values() if "failed" in one]:
-                rows.append(f"{names} {'; '.join(failed)}{' |' * 9}")
+                rows.append(f"{names} {'; '.join(failed)}{' |' * 8}")
                 continue
             apart = [
                 difference(one, other, paired=data == "hippocampus") if one is not other else ""
@@ -217,11 +277,10 @@ def table(trials: Sequence[Trial], output: Path) -> str:
 def line(found: Mapping[int, Scores], over_vanilla: str, adacs_over: str) -> str:
     """The cells of one row but for its names."""
     means = [100 * fmean(one["half"]["dsc"]) for one in found.values()]
-    seeds = f" ({', '.join(f'{m:.2f}' for m in means)})" if len(means) > 1 else ""
     overlap, hausdorff, surface = (over(found, "published", name) for name in ("dsc", "hd", "asd"))
     seen, places = ([value for one in found.values() for value in one[name]] for name in ("auc", "auc_places"))
     cells = [
-        f"{fmean(means):.2f}{seeds}",
+        by_seed(means),
         over_vanilla,
         adacs_over,
         f"{over(found, 'half', 'hd'):.2f}",
@@ -229,9 +288,31 @@ def line(found: Mapping[int, Scores], over_vanilla: str, adacs_over: str) -> str
         f"{100 * overlap:.2f}, {hausdorff:.2f}, {surface:.2f}",
         f"{over(found, 'folds'):.2f}",
         f"{np.nanmean(seen):.3f} ({np.nanmean(places):.3f})" if seen else "",
-        f"{1000 * float(np.median([s for one in found.values() for s in one['seconds']])):.0f}",
     ]
     return " | ".join(cells)
+
+
+def by_seed(means: Sequence[float]) -> str:
+    """The mean of some figures and, of several, each."""
+    seeds = f" ({', '.join(f'{m:.2f}' for m in means)})" if len(means) > 1 else ""
+    return f"{fmean(means):.2f}{seeds}"
+
+
+def choices_table(trials: Sequence[Trial], output: Path) -> str:
+    """What the validation images say of every trial, in Markdown; the test pairs are not looked at."""
+    rows = [
+        "| data | scheme | images | smoothness | score | DSC of the validation pairs, % | AUC there |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for trial in trials:
+        found = read(trial, output)
+        seen = found["validation_auc"]
+        auc_there = f"{np.nanmean(seen):.3f}" if seen else ""
+        changed = ", ".join(f"{name} {value:g}" for name, value in trial.score)
+        names = (trial.data, trial.scheme, trial.condition, f"x {trial.factor:g}", changed)
+        cells = (*names, f"{100 * found['validation']:.2f}", auc_there)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def over(found: Mapping[int, Scores], *keys: str) -> float:
@@ -244,10 +325,10 @@ def difference(base: Mapping[int, Scores], other: Mapping[int, Scores], *, paire
     shared = sorted(set(base) & set(other))
     if not shared:
         return ""
-    by_seed = [100 * (fmean(other[seed]["half"]["dsc"]) - fmean(base[seed]["half"]["dsc"])) for seed in shared]
-    text = f"{fmean(by_seed):+.2f}"
+    each = [100 * (fmean(other[seed]["half"]["dsc"]) - fmean(base[seed]["half"]["dsc"])) for seed in shared]
+    text = f"{fmean(each):+.2f}"
     if len(shared) > 1:
-        text += f" ({', '.join(f'{d:+.2f}' for d in by_seed)})"
+        text += f" ({', '.join(f'{d:+.2f}' for d in each)})"
     if not paired:
         return text
     mine, theirs = (np.mean([run[seed]["half"]["dsc"] for seed in shared], axis=0) for run in (other, base))
@@ -257,7 +338,7 @@ def difference(base: Mapping[int, Scores], other: Mapping[int, Scores], *, paire
 
 def read(trial: Trial, output: Path) -> Scores:
     """What `score` found."""
-    return json.loads((output / trial.name / "scores.json").read_text(encoding="utf-8"))
+    return json.loads((output / trial.name / SCORES).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["COLLAPSING", "DATA", "KEY", "NETWORKS", "ORACLE", "PARTS", "SCHEMES", "Trial", "alike", "changes"]
+__all__ = ["CHOICES", "COLLAPSING", "DATA", "KEY", "NETWORKS", "ORACLE", "PARTS", "SCHEMES", "Trial", "alike", "changes"]
 
 Table = dict[str, Any]
 
@@ -20,7 +20,10 @@ OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score a
     "hippocampus": {"alpha": 0.15, "beta": 0.02, "factor": 10.0, "scale": 0.5},
 }
 VARIANCE: dict[str, Table] = {"hearts": {}, "hippocampus": {"scale": 0.5}}  # its network costs as much
-SMOOTHER = 2.0  # a score below 1 weighs images down, which is not to be all that it does
+SMOOTHNESS: dict[str, dict[str, float]] = {  # factor of its weight, see `choices`
+    "hearts": {"smoother": 2.0},  # a score below 1 weighs images down, which is not to be all that it does
+    "hippocampus": {"smoother": 2.0},
+}
 SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`
     "vanilla": {},
     "nll": {"kind": "likelihood", "beta": 0.0},
@@ -38,6 +41,9 @@ ORACLE = "oracle"  # which is told where nuisances are
 KEY = ("vanilla", "adacs")
 COLLAPSING = "adacs-no-regulariser"  # which is to be shown, so that it is a result of the trial
 ABLATED = (*KEY, COLLAPSING, "adacs-no-tv")
+SMOOTHED = ("vanilla", "nll", "beta-nll", "adareg", "adacs")  # all but the first weigh one of their terms
+FACTORS = (1.0, 4.0, 16.0)
+VARIED = {"alpha": (0.5, 2.0), "beta": (5.0,), "warmup": (0.0, 4.0)}  # factors of the score's settings
 
 NETWORKS: dict[str, Table] = {  # changes of the table `model`
     "voxelmorph": {},
@@ -57,8 +63,10 @@ class Trial:
         network: of `NETWORKS`.
         scheme: of `SCHEMES`; "smoother" is "vanilla" with twice the weight on smoothness, "oracle" "vanilla" with masks that
             leave out what was planted in either image, which no score of the fixed image can know.
-        condition: whether images are corrupted or clean, in training and test alike.
+        condition: how strong nuisances are, in training and test alike.
         seed: of weights and batches; of hearts also which patient is left out.
+        smoothness: factor of the weight of smoothness; None for that of `SMOOTHNESS`.
+        score: settings of the score that are others than those of `OF_DATA`, by name.
     """
 
     data: str
@@ -66,11 +74,26 @@ class Trial:
     scheme: str = "vanilla"
     condition: str = "corrupted"
     seed: int = 0
+    smoothness: float | None = None
+    score: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def factor(self) -> float:
+        """Of the weight of smoothness."""
+        return SMOOTHNESS[self.data].get(self.scheme, 1.0) if self.smoothness is None else self.smoothness
+
+    @property
+    def usual(self) -> bool:
+        """Whether its test pairs are looked at, which those of trials that help to choose are not."""
+        return self.name == replace(self, smoothness=None, score=()).name and self.condition != "half"
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.data}-{self.network}-{self.scheme}-{self.condition}-seed{self.seed}"
+        usual = replace(self, smoothness=None).factor
+        more = [] if self.factor == usual else [f"smoothness{self.factor:g}"]
+        more += [f"{name}{value:g}" for name, value in self.score]
+        return "-".join((self.data, self.network, self.scheme, self.condition, f"seed{self.seed}", *more))
 
 
 def schemes() -> Iterator[Trial]:
@@ -98,7 +121,22 @@ def ablation() -> Iterator[Trial]:
         yield from (Trial(data=data, scheme=scheme) for scheme in ABLATED)
 
 
-PARTS = {"schemes": schemes, "networks": networks, "ablation": ablation}
+def choices() -> Iterator[Trial]:
+    """What decides: seed 0 on validation images, with other weights of smoothness, other scores, weaker nuisances."""
+    for data in DATA:
+        for scheme in SMOOTHED:
+            yield from (Trial(data=data, scheme=scheme, smoothness=factor) for factor in FACTORS)
+        for condition in ("half", "clean"):
+            yield from (Trial(data=data, scheme=scheme, condition=condition) for scheme in KEY)
+        usual = {"warmup": REST, **OF_DATA[data]}
+        for name, factors in VARIED.items():
+            yield from (Trial(data=data, scheme="adacs", score=((name, factor * usual[name]),)) for factor in factors)
+            if name == "alpha":
+                yield Trial(data=data, scheme="adacs", condition="clean", score=((name, max(factors) * usual[name]),))
+
+
+CHOICES = "choices"
+PARTS = {"schemes": schemes, "networks": networks, "ablation": ablation, CHOICES: choices}
 
 
 def changes(trial: Trial, base: Table) -> Table:
@@ -115,8 +153,7 @@ def changes(trial: Trial, base: Table) -> Table:
     images, smoothness = base["model"]["loss"]
     if trial.network != "voxelmorph":
         smoothness = {**smoothness, "on": "displacement"}
-    if trial.scheme == "smoother":
-        smoothness = {**smoothness, "weight": SMOOTHER * smoothness["weight"]}
+    smoothness = {**smoothness, "weight": trial.factor * smoothness["weight"]}
     model["loss"] = [images, smoothness]
     if trial.network == "diffusemorph":
         model["loss"] = [NOISE, *model["loss"]]
@@ -124,8 +161,8 @@ def changes(trial: Trial, base: Table) -> Table:
     found: Table = {"model": model, "seed": trial.seed}
     kind = weighting.get("kind")
     if kind == "adaptivescoring":
-        found["steps"] = round(base["steps"] / (1 - REST))
-        weighting = OF_DATA[trial.data] | weighting
+        weighting = OF_DATA[trial.data] | weighting | dict(trial.score)
+        found["steps"] = round(base["steps"] / (1 - weighting["warmup"]))
     if kind == "likelihood":
         weighting = VARIANCE[trial.data] | weighting
     if kind:

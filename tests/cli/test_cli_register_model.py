@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from matplotlib.image import imread
 from oracles.cohort import SPACING, picture, tree, write_small
 from warpwright.cli.main import main
 from warpwright.geometry import Grid, Image
-from warpwright.io import read_image, read_transform, write_image, write_transform
+from warpwright.io import read_image, read_scalar, read_transform, write_image, write_transform
 from warpwright.methods import Annotated, register_direct
 from warpwright.networks.scoring import VoxelMap
 from warpwright.product.model_folder import read_model, write_model
@@ -68,6 +69,7 @@ def scored(models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) ->
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4)
             score = VoxelMap(dim, 1, 0.25)
+            score.head.weight.data *= 200.0  # far from flat
         write_model(folders[dim], found.model, card="", summary=found.summary, score=score)
     return folders
 
@@ -161,7 +163,11 @@ def test_a_score_is_a_soft_mask(cohorts, scored, tmp_path):
     more = ["--preset", "fast", "--similarity", "mse"]
     plain = registered(cohorts[2], tmp_path / "plain", *more)
     masked = registered(cohorts[2], tmp_path / "masked", *more, "--fixed-mask", str(tmp_path / "s" / "score.nii.gz"))
-    assert masked["scores"]["energy_before"] != plain["scores"]["energy_before"]
+    score = read_scalar(tmp_path / "s" / "score.nii.gz")
+    write_image(tmp_path / "hard.nii.gz", Image((score.data > score.data.median()).float(), score.grid))
+    hard = registered(cohorts[2], tmp_path / "h", *more, "--fixed-mask", str(tmp_path / "hard.nii.gz"))
+    energies = [result["scores"]["energy_before"] for result in (plain, masked, hard)]
+    assert all(abs(a - b) > 0.01 * a for a, b in combinations(energies, 2))
     assert masked["inputs"]["fixed_mask"]["path"].endswith("score.nii.gz")
 
 

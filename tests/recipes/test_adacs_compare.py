@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from warpwright.config import to_mapping
-from warpwright.errors import Failed
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image
 from warpwright.io import read_labels, read_scalar, write_image
 from warpwright.methods import Model, ModelSettings
@@ -59,7 +59,7 @@ def scores_of(dsc: float, auc: list[float]) -> dict[str, Any]:
         "half": each,
         "published": each,
         "folds": [0.0, 0.0],
-        "seconds": [0.1, 0.1],
+        "lies": [0.5, 0.6],
         "auc": auc,
         "auc_places": [a - 0.3 for a in auc],
     }
@@ -103,7 +103,7 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
         names.add(trial.name)
-    assert len(names) == 96
+    assert len(names) == 132
     assert f"# {len(names)} trainings" in (ROOT / "README.md").read_text(encoding="utf-8")
     for part in compare.PARTS.values():
         assert len({trial.name for trial in part()}) == len(list(part()))
@@ -121,10 +121,11 @@ def test_a_table_compares_equal_seeds_and_gives_hearts_no_p(compare, tmp_path: P
                 trials.append(compare.Trial(data=data, scheme=scheme, seed=seed))
                 write_scores(tmp_path, trials[-1], dsc, [0.8, 0.9] if scheme == "adacs" else [])
     lines = compare.table(trials, tmp_path).splitlines()
-    assert len(lines) == 2 + 4
-    hearts, volumes = lines[3], lines[5]
+    assert len(lines) == 2 + 2 * 3
+    assert lines[2] == f"| hearts | none | as it lies | corrupted | 55.00 (55.00, 55.00){' |' * 8}"
+    hearts, volumes = lines[4], lines[7]
     assert "73.75 (73.00, 74.50) | +3.75 (+3.00, +4.50) |  |" in hearts
-    assert "|  | +3.75 (+3.00, +4.50) |" in lines[2]
+    assert "|  | +3.75 (+3.00, +4.50) |" in lines[3]
     assert "0.850 (0.550)" in hearts
     assert "p" not in hearts.split("|")[6]
     assert "+3.75 (+3.00, +4.50), +2.50 to +5.00, p" in volumes
@@ -146,10 +147,9 @@ def test_the_oracle_is_told_what_was_planted(compare, tmp_path: Path) -> None:
 
 def test_a_collapse_is_a_result_of_the_ablation_and_of_nothing_else(compare, tmp_path: Path, monkeypatch) -> None:
     """It has a row beside those of the key schemes, and is not trained again; another training that fails ends the recipe."""
-    given = compare.Given([("id",)], [], (1,))
+    given = compare.Given([("id",)], [], (1,), "corrupted-0")
     monkeypatch.setattr(compare, "READ", {name: lambda *_: given for name in compare.READ})
-    monkeypatch.setattr(compare, "read_model", lambda _: None)
-    monkeypatch.setattr(compare, "score", lambda *_, **__: scores_of(0.7, []))
+    monkeypatch.setattr(compare, "scored", lambda *_: scores_of(0.7, []))
     seen: list[str] = []
 
     def trained(settings: Training, folder: Path, _: str) -> bool:
@@ -165,7 +165,7 @@ def test_a_collapse_is_a_result_of_the_ablation_and_of_nothing_else(compare, tmp
     assert all(compare.finished(trial, tmp_path, tmp_path, "cpu") for trial in (*trials, *trials))
     assert len(seen) == len(set(seen)) == 8
     lines = compare.table(trials, tmp_path).splitlines()
-    assert len(lines) == 2 + 8
+    assert len(lines) == 2 + 2 + 8
     (row,) = (line for line in lines if line.startswith("| hearts | voxelmorph | adacs-no-regulariser |"))
     assert "| step 7: the score has collapsed | " in row
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
@@ -180,6 +180,64 @@ def test_a_collapse_is_a_result_of_the_ablation_and_of_nothing_else(compare, tmp
         monkeypatch.setattr(compare, "trained", failing)
         with pytest.raises(Failed, match=sentence):
             compare.finished(compare.Trial(data="hearts", scheme=scheme, seed=9), tmp_path, tmp_path, "cpu")
+
+
+def test_scores_of_other_images_are_refused(compare, tmp_path: Path, monkeypatch) -> None:
+    given = [compare.Given([("id",)], [], (1,), f"corrupted-{k}") for k in range(2)]
+    monkeypatch.setattr(compare, "scored", lambda *_: scores_of(0.7, []))
+
+    def trained(settings: Training, folder: Path, _: str) -> bool:
+        folder.mkdir(parents=True)
+        (folder / "training.json").write_text(json.dumps(to_mapping(settings)))
+        return True
+
+    monkeypatch.setattr(compare, "trained", trained)
+    trial = compare.Trial(data="hearts")
+    for k in (0, 0):
+        monkeypatch.setattr(compare, "READ", {"hearts": lambda *_: given[k]})  # noqa: B023
+        assert compare.finished(trial, tmp_path, tmp_path, "cpu")
+    monkeypatch.setattr(compare, "READ", {"hearts": lambda *_: given[1]})
+    with pytest.raises(BadInput, match="was trained with the images corrupted-0, now they are corrupted-1"):
+        compare.finished(trial, tmp_path, tmp_path, "cpu")
+
+
+def test_a_word_that_no_trial_has_is_refused(compare, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["compare.py", "ablation", "--data", "d", "--output", str(tmp_path), "--only", "adacs-no-tw"]
+    )
+    assert compare.main() == 2
+    assert "no trial of ablation has 'adacs-no-tw' in its name" in capsys.readouterr().err
+
+
+def test_choices_are_scored_on_validation_images_alone(compare, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(compare, "read_model", lambda _: type("Folder", (), {"score": object()}))
+    monkeypatch.setattr(compare, "score", lambda *_, **__: {"half": {}})
+    monkeypatch.setattr(compare, "score_of", lambda *_: torch.tensor([[0.1], [0.9], [0.8]]))
+    monkeypatch.setattr(compare, "read_scalar", lambda file: file)
+    where = Image(torch.tensor([[[1], [0], [0]]]), Grid.regular((3, 1)))
+    monkeypatch.setattr(compare, "read_labels", lambda _: where)
+    given = compare.Given(
+        [("id", "image", "split"), ("a", "a.nii.gz", "validation"), ("b", "b.nii.gz", "train")], [], (1,), "x"
+    )
+    assert given.watched == [Path("a.nii.gz")]
+    rows = [{"step": 10, "dice": 0.5}, {"step": 20, "dice": 0.75}, {"step": 20, "loss": 1.0}]
+    for trial, looked in (
+        (compare.Trial(data="hearts", scheme="adacs"), True),
+        (compare.Trial(data="hearts", scheme="adacs", smoothness=1.0), True),  # as usual
+        (compare.Trial(data="hearts", scheme="adacs", smoothness=4.0), False),
+        (compare.Trial(data="hearts", scheme="adacs", score=(("alpha", 0.1),)), False),
+        (compare.Trial(data="hearts", scheme="adacs", condition="half"), False),
+    ):
+        folder = tmp_path / trial.name
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = compare.scored(trial, folder, given)
+        assert ("half" in found) == looked
+        assert (found["validation"], found["validation_auc"]) == (0.75, [1.0])
+        (folder / "scores.json").write_text(json.dumps(found))
+    changed = compare.Trial(data="hearts", scheme="adacs", score=(("alpha", 0.1),))
+    (*_, row) = compare.choices_table([changed], tmp_path).splitlines()
+    assert row == "| hearts | adacs | corrupted | x 1 | alpha 0.1 | 75.00 | 1.000 |"
 
 
 def test_curves_are_drawn_from_logs(compare, tmp_path: Path) -> None:

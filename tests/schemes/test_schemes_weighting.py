@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,8 +21,9 @@ from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import spatial
 from warpwright.layers import FullSize, Integrate
-from warpwright.methods import Model, ModelSettings, batch_loss
-from warpwright.networks import FCNSS, Displacement, Velocity, VoxelMorph
+from warpwright.methods import Implicit, Model, ModelSettings, batch_loss
+from warpwright.networks import FCNSS, AffineNet, Displacement, Velocity, VoxelMorph
+from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.networks.scoring import VoxelMap
 from warpwright.sampling import downsample, warp
 from warpwright.schemes import (
@@ -41,12 +43,15 @@ from warpwright.schemes import (
 from warpwright.schemes.adaptive_scoring import Scoring
 from warpwright.schemes.plain import PlainScheme
 from warpwright.schemes.weighting import residuals
+from warpwright.transforms import Preparation
 
 SHAPES = {2: (13, 18), 3: (9, 13, 11)}
 IMAGES = Images(similarity=MSE())
 LOSS: tuple[AnyTerm, ...] = (IMAGES, Smoothness(weight=0.1))
 ALL = (AdaptiveScoring(warmup=0.25, scale=0.25), AdaReg(), AdaFrame(), Likelihood(scale=0.25), Likelihood(beta=0.5, scale=0.25))
-EVERY = pytest.mark.parametrize("weighting", ALL, ids=("adacs", "adareg", "adaframe", "nll", "beta-nll"))
+NAMES = ("adacs", "adareg", "adaframe", "nll", "beta-nll")
+EVERY = pytest.mark.parametrize("weighting", ALL, ids=NAMES)
+PUBLISHED = AdaptiveScoring(warmup=0.25, scale=0.25, paper_code=True)
 
 
 def alone(tensors: Sequence[Tensor]) -> None:
@@ -66,8 +71,12 @@ def model_of(dim: int, loss: tuple[AnyTerm, ...] = LOSS, **changes: Any) -> Mode
     return Model(ModelSettings(**settings))
 
 
-def scheme_of(weighting: AnyWeighting | None, dim: int = 2, steps: int = 8, **changes: Any) -> PlainScheme:
+def scheme_of(
+    weighting: AnyWeighting | None, dim: int = 2, steps: int = 8, *, double: bool = False, **changes: Any
+) -> PlainScheme:
     model = model_of(dim, **changes)
+    if double:
+        model.double()
     torch.manual_seed(2)
     return Plain(schedule=Constant(), weighting=weighting).build(model, steps)
 
@@ -413,7 +422,7 @@ def test_what_learns_beside_the_model_follows_the_schedule(weighting: AnyWeighti
     assert scheme.optimiser.param_groups[0]["lr"] == pytest.approx(Plain().optimiser.rate * 4 / 8)
 
 
-@EVERY
+@pytest.mark.parametrize("weighting", [*ALL, PUBLISHED], ids=(*NAMES, "published code"))
 @pytest.mark.parametrize("directions", ["forward", "both"])
 def test_going_on_from_a_state_is_as_not_having_stopped(weighting: AnyWeighting, dim: int, directions: str) -> None:
     whole, first, second = (scheme_of(weighting, dim, directions=directions) for _ in range(3))
@@ -426,6 +435,45 @@ def test_going_on_from_a_state_is_as_not_having_stopped(weighting: AnyWeighting,
         assert one == two
     assert torch.equal(weights_of(whole.model), weights_of(second.model))
     assert all(torch.equal(a, b) for a, b in zip(whole.state().values(), second.state().values(), strict=True))
+
+
+class Meeting:
+    """What two threads say to each other, as processes do."""
+
+    def __init__(self) -> None:
+        self.barrier, self.said = threading.Barrier(2, timeout=60), {}
+
+    @torch.no_grad()
+    def mean(self, own: int, tensors: Sequence[Tensor]) -> None:
+        self.said[own] = [t.clone() for t in tensors]
+        self.barrier.wait()
+        for tensor, mine, other in zip(tensors, self.said[0], self.said[1], strict=True):
+            tensor.copy_((mine + other) / 2)
+        self.barrier.wait()
+
+
+@pytest.mark.parametrize("weighting", [*ALL, PUBLISHED], ids=(*NAMES, "published code"))
+def test_two_processes_are_one_with_the_pairs_of_both(weighting: AnyWeighting) -> None:
+    whole, *halves = (scheme_of(weighting, double=True) for _ in range(3))
+    batch = batch_of(2, count=2).to(torch.device("cpu"), torch.float64)
+    meeting = Meeting()
+    figures: list[list[dict[str, float]]] = [[], []]
+
+    def work(own: int) -> None:
+        mine = replace(batch, fixed=batch.fixed[own : own + 1], moving=batch.moving[own : own + 1], names=("a",))
+        for step in range(6):
+            figures[own].append(halves[own].step(step, [mine], partial(meeting.mean, own)))
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(2)]
+    for thread in threads:
+        thread.start()
+    both = [whole.step(step, [batch], alone) for step in range(6)]
+    for thread in threads:
+        thread.join()
+    assert figures[0] == figures[1]
+    for one, two in zip(both, figures[0], strict=True):
+        assert one == pytest.approx(two, rel=1e-6, abs=1e-9)
+    torch.testing.assert_close(weights_of(halves[0].model), weights_of(whole.model), rtol=1e-6, atol=1e-7)
 
 
 @EVERY
@@ -554,6 +602,28 @@ def test_a_single_slice_of_a_volume_is_learned_from() -> None:
     batch = batch_of(3)
     flat = replace(batch, fixed=batch.fixed[:, :, :1], moving=batch.moving[:, :, :1])
     assert math.isfinite(scheme.step(0, [flat], alone)["score_loss"])
+
+
+def test_adareg_is_for_networks_that_give_a_field() -> None:
+    for network, kind in ((AffineNet(), "affinenet"), (Implicit(features=FeatureUNetEncoder(), steps=(1, 1, 1)), "implicit")):
+        with pytest.raises(BadInput, match=f"the weighting adareg scales the field that a network gives, {kind} gives none"):
+            scheme_of(AdaReg(), network=network, layers=(), preparation=Preparation(spacing=(1.0, 1.0)))
+
+
+def test_a_score_that_is_no_number_has_not_collapsed() -> None:
+    scheme = scheme_of(AdaptiveScoring(warmup=0.0, scale=0.25))
+    with torch.no_grad():
+        next(scoring_of(scheme).network.parameters()).fill_(math.nan)
+    with pytest.raises(Failed, match="the mean of the score is nan"):
+        scheme.step(0, [batch_of(2)], alone)
+
+
+@pytest.mark.parametrize("weighting", [ALL[0], ALL[3]], ids=["adacs", "nll"])
+def test_networks_beside_the_model_are_told(weighting: AnyWeighting) -> None:
+    scheme = scheme_of(weighting)
+    (network,) = scheme.beside
+    assert network is scheme.weighting.network  # type: ignore[union-attr]
+    assert scheme_of(AdaFrame()).beside == scheme_of(None).beside == ()
 
 
 def test_adareg_needs_a_smoothness() -> None:

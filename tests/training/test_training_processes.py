@@ -16,8 +16,8 @@ import torch
 from oracles.cohort import lines, tiny, tree, write_cohort, write_settings
 from warpwright.energies.losses import Images
 from warpwright.energies.similarity import MSE
-from warpwright.errors import BadInput
-from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Plain
+from warpwright.errors import BadInput, Failed
+from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Likelihood, Plain
 from warpwright.training import Training, Validation, train, trial
 from warpwright.training.checkpoint import read_checkpoint
 from warpwright.training.processes import Processes, processes
@@ -61,9 +61,11 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
     descent = Plain(optimiser=SGD(rate=0.3, momentum=0.9), schedule=Constant(), clip=1.0)
     loss = (Images(similarity=MSE()), *(term for term in plain.model.loss if not isinstance(term, Images)))
     scored = replace(descent, weighting=AdaptiveScoring(warmup=0.2, scale=0.25))
+    likelihood = replace(descent, weighting=Likelihood(scale=0.25))
     return {
         "sgd": replace(plain, precision="float64", scheme=descent),
         "adacs": replace(plain, precision="float64", scheme=scored, model=replace(plain.model, loss=loss)),
+        "nll": replace(plain, precision="float64", scheme=likelihood, model=replace(plain.model, loss=loss)),
         "adam": replace(plain, scheme=Plain(optimiser=Adam(rate=3e-3), schedule=Constant(), average=0.9), accumulate=2),
     }
 
@@ -92,14 +94,14 @@ def one(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.mark.parametrize("name", ["sgd", "adacs"])
-def test_parameters_are_those_of_the_doubled_batch(one, two, name):
+@pytest.mark.parametrize(("name", "apart"), [("sgd", 1e-9), ("adacs", 1e-9), ("nll", 1e-7)])  # which divides by a variance
+def test_parameters_are_those_of_the_doubled_batch(one, two, name, apart):
     ours = read_checkpoint(two[0] / f"{name}-of-rank-0" / "checkpoint.safetensors")
     theirs = read_checkpoint(one / name / "checkpoint.safetensors")
     assert (ours.processes, theirs.processes) == (2, 1)
     assert set(ours.state) == set(theirs.state)
     assert {value.dtype for name, value in ours.state.items() if name.startswith("model.")} == {torch.float64}
-    assert max(float((ours.state[name] - value).abs().max()) for name, value in theirs.state.items()) < 1e-9
+    assert max(float((ours.state[name] - value).abs().max()) for name, value in theirs.state.items()) < apart
     weights = [value for name, value in theirs.state.items() if name.startswith("optimiser.")]
     assert max(float(value.abs().max()) for value in weights) > 1e-3  # there was something to agree on
 
@@ -113,7 +115,8 @@ def test_losses_of_adam_are_those_of_the_doubled_batch(one, two):
 
 def test_only_the_first_process_writes_and_speaks(two):
     folder, said = two
-    for name in ("sgd", "adacs", "adam"):
+    names = ("sgd", "adacs", "nll", "adam")
+    for name in names:
         assert "model/weights.safetensors" in tree(folder / f"{name}-of-rank-0")
         assert not (folder / f"{name}-of-rank-1").exists()
     decoder, found = json.JSONDecoder(), []
@@ -121,7 +124,7 @@ def test_only_the_first_process_writes_and_speaks(two):
         value, end = decoder.raw_decode(said.strip())
         found.append(value["output"])
         said = said.strip()[end:]
-    assert found == ["sgd-of-rank-0", "adacs-of-rank-0", "adam-of-rank-0"]
+    assert found == [f"{name}-of-rank-0" for name in names]
 
 
 def test_one_process_does_not_go_on_with_what_two_began(trainings, two):
@@ -166,6 +169,14 @@ def test_means_and_agreement_over_processes(monkeypatch):
     assert group.agree(True)
     assert not group.agree(False)
     sizes.clear()
+
+    def gone(_: torch.Tensor) -> None:
+        raise RuntimeError("[/pytorch/third_party/gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:5000")
+
+    monkeypatch.setattr(dist, "all_reduce", gone)
+    for call in (lambda: group.synchronise(tensors), lambda: group.agree(True)):
+        with pytest.raises(Failed, match="another process of this training has ended"):
+            call()
     Processes().synchronise(tensors)
     assert not Processes().agree(False)
     assert sizes == []

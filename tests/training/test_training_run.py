@@ -18,16 +18,18 @@ from oracles.cohort import at, lines, rich, stopping, stream_of, tiny, tree, wri
 from warpwright.config import from_mapping
 from warpwright.data import Augmentation, Cases, Data, read_cohort
 from warpwright.energies.losses import Images, InverseConsistency, LandmarkDistance, Overlap, Smoothness
-from warpwright.energies.similarity import LNCC
+from warpwright.energies.similarity import LNCC, MSE
 from warpwright.errors import BadInput, Failed
 from warpwright.evaluation import dice, mean_over_labels
 from warpwright.layers import FullSize, KernelPenalty, KernelSmoothing
 from warpwright.methods import Implicit, Model, Pyramid, Told
 from warpwright.networks import VoxelMorph
 from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.networks.layers import Block
+from warpwright.networks.scoring import VoxelMap
 from warpwright.product.model_folder import read_model
 from warpwright.sampling import warp_labels
-from warpwright.schemes import SGD, Adam, Constant, Plain
+from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Plain
 from warpwright.schemes.plain import PlainScheme
 from warpwright.training import Training, Validation, run, train, trial
 from warpwright.training.checkpoint import read_checkpoint
@@ -509,6 +511,26 @@ def test_files_that_cannot_be_read_are_listed_at_once(tmp_path):
     (tmp_path / "labels_3.nii.gz").write_bytes(b"no")
     sentence = sentence_of(BadInput, lambda: train(training, tmp_path / "run"))
     assert all(name in sentence for name in ("image_1.nii.gz", "image_4.nii.gz", "labels_3.nii.gz"))
+
+
+def test_a_trial_does_what_a_later_step_does(tables, monkeypatch):
+    """The score learns in it, with its activations computed again where that is asked for."""
+    plain = rich(tables[2], 2, batch=2)
+    loss = (Images(similarity=MSE()), Smoothness(weight=0.1))
+    scheme = Plain(weighting=AdaptiveScoring(scale=0.25))
+    training = replace(plain, steps=40, scheme=scheme, save_memory=True, model=replace(plain.model, loss=loss))
+    looked: list[bool] = []
+    forward = VoxelMap.forward
+
+    def look(self: VoxelMap, images: torch.Tensor) -> torch.Tensor:
+        looked.append(all(block.saving for block in self.modules() if isinstance(block, Block)))
+        return forward(self, images)
+
+    monkeypatch.setattr(VoxelMap, "forward", look)
+    figures = trial(training)["figures"]
+    assert looked
+    assert all(looked)
+    assert figures["score_loss"] > 0
 
 
 def test_a_trial_reports_and_writes_nothing(tables, tmp_path, monkeypatch, dim):

@@ -4,11 +4,12 @@ A second network looks at the fixed image alone and gives a score S in [0, 1]. T
 the score learns to be small where residuals stay large, is drawn towards 1, and is smooth. The model is used without it; the
 score is kept beside it, to tell where residuals can be trusted.
 
-    model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2
+    model:  mean[stop(S) r] + its other terms            score:  mean[S stop(r)] + alpha mean[(S - 1)^2] + w mean|grad S|^2 / D
 
 r is the squared residual; means are over what images cover and masks count, in proportion to their weights, so that the model's
 loss is the plain one where S is 1. w rises as residuals fall: `w = beta m`, where m follows `cos(min(factor mu, 1) pi/2)`, mu
-being the mean of r in a step.
+being the mean of r in a step. Squared slopes are averaged over the D axes, as in the published code, whose values of beta these
+are; the paper prints their sum.
 
 Reference: Zhang et al., AdaCS, ECCV 2024, arXiv 2312.00837, equations 2 to 9 and algorithm 1; the factor of 50 is that of its
 code (in the paper it is 1, with which w hardly changes), which we do not let take w beyond its zero. The score begins at 0.88
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.energies.losses import Images, Term
 from warpwright.energies.pairs import PairBatch, Prediction
@@ -128,6 +129,10 @@ class Scoring(Weighting):
         return self.network if self.learned else None
 
     @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        return (self.network,)
+
+    @property
     def model_alone(self) -> bool:
         """Whether the score does not count yet."""
         return self.number < self.settings.warmup * self.steps
@@ -145,8 +150,12 @@ class Scoring(Weighting):
         if not self.model_alone:
             score = self._score(batch.fixed).detach()
             counted = weight.sum()
-            if float(counted) and not (mean := float((score * weight).sum() / counted)) > COLLAPSED:
-                raise Failed(f"the score has collapsed, its mean is {mean:.2g}: expected a larger alpha")
+            if float(counted):
+                mean = float((score * weight).sum() / counted)
+                if not math.isfinite(mean):
+                    raise Failed(f"the mean of the score is {mean}")
+                if mean <= COLLAPSED:
+                    raise Failed(f"the score has collapsed, its mean is {mean:.2g}: expected a larger alpha")
             value = self._mean(found * score, weight, batch)
         followed = (value if self.settings.paper_code else plain).detach()
         solved = solved_pairs(prediction, followed)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.methods import Model
@@ -32,6 +32,11 @@ class Scheme(ABC):
     @abstractmethod
     def score(self) -> VoxelMap | None:
         """What says where residuals of a fixed image can be trusted, written beside `kept`; None until it has learned."""
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Networks that learn beside the model."""
+        return ()
 
     @abstractmethod
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:

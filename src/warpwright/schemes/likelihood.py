@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.energies.losses import Images, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
@@ -82,6 +82,10 @@ class Variance(Weighting):
         laid_out(self.network, model.settings.dim)
         self.optimiser = settings.optimiser.build(self.network.parameters())
         self.seen: list[Tensor] = []
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        return (self.network,)
 
     def begin(self, number: int, batches: int = 1, factor: float = 1.0) -> bool:
         at_rate(self.optimiser, self.settings.optimiser.rate * factor)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.energies.pairs import PairBatch
 from warpwright.errors import BadInput, Failed
@@ -88,6 +88,10 @@ class PlainScheme(Scheme):
     @property
     def score(self) -> VoxelMap | None:
         return None if self.weighting is None else self.weighting.score
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        return () if self.weighting is None else self.weighting.beside
 
     def step(self, number: int, batches: Sequence[PairBatch], synchronise: Synchronise) -> dict[str, float]:
         self.model.train()

@@ -18,7 +18,8 @@ from warpwright.energies.losses import Images, Smoothness, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
-from warpwright.methods import Model
+from warpwright.methods import Implicit, Model
+from warpwright.networks import AffineNet
 from warpwright.sampling import downsample
 from warpwright.schemes.weighting import Weighting, WeightingSettings, check_factors, check_pointwise, residuals, terms_of
 
@@ -49,6 +50,11 @@ class AdaReg(WeightingSettings):
         check_pointwise("adareg", model)
         if not terms_of(model, Smoothness):
             raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
+        if isinstance(model.settings.network, Implicit | AffineNet):
+            kind = type(model.settings.network).__name__.lower()
+            raise BadInput(
+                f"the weighting adareg scales the field that a network gives, {kind} gives none: expected another network"
+            )
         if terms_of(model, VelocityPrior):
             raise BadInput("the weighting adareg and the term velocityprior are two ideas of smoothness: expected one of them")
         return Regularising(self, model)

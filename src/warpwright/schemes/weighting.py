@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warpwright.energies.losses import Images, Term
 from warpwright.energies.pairs import PairBatch, Prediction
@@ -39,6 +39,11 @@ class Weighting(ABC):
     def score(self) -> VoxelMap | None:
         """As `Scheme.score`; None for a weighting that learns none."""
         return None
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Networks that learn beside the model."""
+        return ()
 
     def begin(self, number: int, batches: int = 1, factor: float = 1.0) -> bool:
         """Called before a step of so many accumulated batches, `factor` of learning rates in it; whether the model learns."""
@@ -119,7 +124,9 @@ def residuals(term: Images, batch: PairBatch, prediction: Prediction) -> tuple[T
     sizes = weight.flatten(1).sum(1)
     solved = solved_pairs(prediction, sizes)
     if not bool(((sizes > 0) | (solved == 0)).all()):
-        raise Failed("the images or masks of a pair do not meet, so that no residual is left")
+        raise Failed(
+            "the images or masks of a pair do not meet, so that no residual is left: expected pairs that do at the start"
+        )
     assert isinstance(term.similarity, MSE)
     kept = solved.reshape(-1, *(1,) * (weight.ndim - 1)) > 0
     found, none = term.similarity.residual_map(moved, batch.fixed), torch.zeros_like(weight)

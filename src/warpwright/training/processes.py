@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from warpwright.errors import Failed
+
 __all__ = ["Processes", "processes"]
 
 
@@ -33,13 +35,17 @@ class Processes:
 
     @torch.no_grad()
     def synchronise(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their means over all processes, in place; one message for each dtype."""
+        """Replace tensors by their means over all processes, in place; one message for each dtype.
+
+        Raises:
+            Failed: one of them has ended.
+        """
         if self.count == 1:
             return
         for kind in dict.fromkeys(t.dtype for t in tensors):  # in the same order in all processes
             group = [t for t in tensors if t.dtype == kind]
             message = torch.cat([t.reshape(-1) for t in group])
-            dist.all_reduce(message)
+            _sum(message)
             message /= self.count
             for tensor, part in zip(group, message.split([t.numel() for t in group]), strict=True):
                 tensor.copy_(part.reshape(tensor.shape))
@@ -49,8 +55,20 @@ class Processes:
         if self.count == 1:
             return value
         flag = torch.tensor(float(value))
-        dist.all_reduce(flag)
+        _sum(flag)
         return bool(flag > 0)
+
+
+def _sum(tensor: Tensor) -> None:
+    """The sum over all processes, in place.
+
+    Raises:
+        Failed: one of them has ended; it tells why.
+    """
+    try:
+        dist.all_reduce(tensor)
+    except RuntimeError as error:
+        raise Failed("another process of this training has ended: expected what it tells to be mended") from error
 
 
 @contextmanager

@@ -108,7 +108,9 @@ def train(
 
 
 def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
-    """Everything but the training: data are checked and one step is done; nothing is written.
+    """Everything but the training: data are checked and one step is done, as the last one, in which all that learns does.
+
+    Nothing is written.
 
     Returns:
         Counts of images, pairs and weights, figures of the step, its seconds, the peak memory in GB.
@@ -119,7 +121,7 @@ def trial(training: Training, *, device: str = "cpu") -> dict[str, Any]:
         begin = time.perf_counter()
         batches = run.stream.step(0, group)
         laid = time.perf_counter()
-        figures = run.step(0, batches)
+        figures = run.step(training.steps - 1, batches)
         cuda = torch.device(device).type == "cuda"
         return {
             "images": len(run.cohort.cases),
@@ -195,11 +197,12 @@ class _Run:
             folder = read_model(training.weights)
             load_weights(model, begun_with(model, folder.model), str(folder.path))
         model = model.to(device, self.dtype)
-        save_memory(model, training.save_memory)
         self.parameters = sum(p.numel() for p in model.parameters())
         precision = torch.bfloat16 if training.precision == "bfloat16" else None
         with drawing_from(training.seed, device):  # some schemes have networks of their own
             self.scheme: Scheme = training.scheme.build(model, training.steps, precision)
+        for network in (model, *self.scheme.beside):
+            save_memory(network, training.save_memory)
         self.stream = Stream(
             cohort=self.cohort,
             cases=self.cases,
@@ -308,8 +311,11 @@ class _Run:
         path, model = self.output / CHECKPOINT, (self.output / MODEL).absolute()
         good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
         begin = f', which can begin with weights = "{model}"' if model.exists() else ""
-        other = f"expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip{begin}"
-        return Failed(f"step {step}: {what} (pairs {names}); {good}; with these settings --resume comes to the same, {other}")
+        told = "expected" in what  # the sentence says itself what would help
+        other = "a new run" if told else "expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip"
+        return Failed(
+            f"step {step}: {what} (pairs {names}); {good}; with these settings --resume comes to the same, {other}{begin}"
+        )
 
     def _resume(self) -> int:
         """Take up the checkpoint; how many steps are done. A run that was stopped before its first one begins again."""
