@@ -2,7 +2,8 @@
 
 Memory of one outer step of 64^3 voxels and 16 channels over what the features take, after 10, 50 and 200 steps of the solver
 (peak resident memory, a process each). A shift of two voxels in 16 channels, features 0.1 to 100 times as large, 40 to 160
-voxels along an axis. How near each gradient rule comes to the exact gradient (through every step, in float64), in 3-D.
+voxels along an axis. How near each gradient rule comes to the exact gradient (through every step, in float64, the moving image
+off the lattice of the fixed one), in 3-D.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +31,8 @@ from warpwright.solver import Adam, GaussNewton, Krylov, OneStep, Truncated, Unr
 ADAM = Displacement(gradient_sigma=1.7, field_sigma=0.8, solver=Adam(length=1.0, damping=0.1, beta1=0.8))
 NEWTON = Displacement(gradient_sigma=1.7, field_sigma=0.8, solver=GaussNewton(length=1.0))
 SHIFT = (2, -2, 0)
+MARGIN = 3  # voxels by which the moving image is larger on every side where gradients are compared
+OFF = 0.3  # voxels by which its lattice is moved there
 
 
 def smooth(shape: Sequence[int], channels: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -81,14 +85,26 @@ def recovered(size: int, times: float) -> float:
     return float((inner - truth).norm(dim=1).mean())
 
 
-def gradients(family: Displacement, rule: AnyAdjoint, steps: int) -> tuple[Tensor, float]:
-    """The gradient of a smooth function of the displacement in both features, float64, and its seconds."""
-    grid = Grid.regular((14, 12, 10))
-    fixed = smooth(grid.shape, 4, 1, torch.float64)
-    moving = (0.8 * fixed + 0.6 * smooth(grid.shape, 4, 2, torch.float64)).roll((1, -1, 0), (2, 3, 4))
+def gradients(
+    family: Displacement, rule: AnyAdjoint, steps: int, shape: tuple[int, ...] = (14, 12, 10)
+) -> tuple[Tensor, float]:
+    """The gradient of a smooth function of the displacement in both features, float64, and its seconds.
+
+    The moving lattice lies off the fixed one: on it a solve would begin where linear interpolation has another slope to either
+    side, and no gradient would be the exact one. It is larger, so that no place beyond it is looked at, whose weight is not
+    differentiated.
+    """
+    grid = Grid.regular(shape)
+    wide = grid.crop((-MARGIN,) * grid.dim, tuple(n + 2 * MARGIN for n in shape))
+    step = np.eye(grid.dim + 1)
+    step[:-1, -1] = OFF
+    base = smooth(wide.shape, 4, 1, torch.float64)
+    fixed = base[(..., *(slice(MARGIN, -MARGIN),) * grid.dim)]
+    moving = (0.8 * base + 0.6 * smooth(wide.shape, 4, 2, torch.float64)).roll((1, -1), (2, 3))
     sides = [f.clone().requires_grad_() for f in (fixed, moving)]
     begin = time.perf_counter()
-    out = SolverLayer(family, (steps,), adjoint=rule)(*map(single, sides), (grid, grid)).displacements[-1]
+    grids = grid, Grid(wide.shape, step @ wide.affine)
+    out = SolverLayer(family, (steps,), adjoint=rule)(*map(single, sides), grids).displacements[-1]
     (out * smooth(grid.shape, 3, 3, torch.float64)).sum().backward()
     return torch.cat([s.grad.flatten() for s in sides if s.grad is not None]), time.perf_counter() - begin
 

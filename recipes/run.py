@@ -2,7 +2,8 @@
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
 way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number. Of models of
-features a second table says what their time goes into.
+features a second table says what their time goes into. With several seeds every configuration has a row for each, and one of
+the mean over them.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from cohorts import COHORTS, Cohort
+from cohorts import COHORTS, Cohort, TestPair
 from drawing import draw
-from runs import settings_of, trained, write_table
-from scoring import Row, by_features, by_model, classical, header, line, nothing, score, times_header, times_line
+from runs import folder_of, settings_of, trained, write_table
+from scoring import Row, Way, by_features, by_model, classical, header, line, mean_of, nothing, score, times_header, times_line
 from warpwright.errors import BadInput, WarpwrightError, did_you_mean
 from warpwright.methods import Solving, TransformName
 from warpwright.product.model_folder import ModelFolder, read_model
@@ -28,6 +30,7 @@ NONE = "none"  # of the configurations
 RECIPES = sorted(
     {config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml") if config.parent.name in COHORTS}
 )
+Seeds = dict[int, ModelFolder]  # models of one configuration
 
 
 def main() -> int:
@@ -37,6 +40,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where models and results go")
     parser.add_argument("--only", help=f"train and score only this configuration (the name of its .toml), or {NONE!r}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, each configuration for each")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
     parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
     parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FOLDER", help="model folders that are scored as well")
@@ -64,10 +68,14 @@ def run(options: argparse.Namespace) -> int:
     cohort = COHORTS[Path(options.name).name](options.data, output / "images")
     for name, rows in {"manifest.csv": cohort.rows, **cohort.others}.items():
         write_table(output / name, rows)
+    models: dict[str, Seeds] = {}
     for config in configs:
-        if not trained(settings_of(config, output), output / config.stem, options.device):
-            return 1
-    models = {config.stem: read_model(output / config.stem / "model") for config in configs} | given
+        folders = {seed: output / folder_of(config.stem, seed) for seed in options.seeds}
+        for seed, folder in folders.items():
+            if not trained(settings_of(config, output, seed), folder, options.device):
+                return 1
+        models[config.stem] = {seed: read_model(folder / "model") for seed, folder in folders.items()}
+    models |= {name: {0: model} for name, model in given.items()}
     return report(cohort, output, models, options.refine, options.transforms)
 
 
@@ -92,8 +100,36 @@ def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
     return found
 
 
-def report(cohort: Cohort, output: Path, models: dict[str, ModelFolder], refine: int, transforms: list[TransformName]) -> int:
-    """Score every way and print the tables."""
+def ways_of(model: ModelFolder, refine: int, transforms: list[TransformName]) -> dict[str, tuple[Way, bool]]:
+    """The ways in which a model registers, by what a row adds to its name, and whether pairs are also swapped."""
+    if isinstance(model.model.network, Solving):
+        return {"": (by_model(model), True)} | {f", {t}": (by_features(model, t), False) for t in transforms}
+    refined = {f", --refine {refine}": (by_model(model, refine), False)} if refine else {}
+    return {"": (by_model(model), True), **refined}
+
+
+def rows_of(name: str, seeds: Seeds, pairs: Sequence[TestPair], refine: int, transforms: list[TransformName]) -> list[Row]:
+    """Rows of a configuration: for every way those of the seeds, and where there are several the mean of them."""
+    ways, rows = {seed: ways_of(model, refine, transforms) for seed, model in seeds.items()}, []
+    for added in next(iter(ways.values())):
+        found = [
+            score(f"{name}{f', seed {seed}' if seed else ''}{added}", way[added][0], pairs, swapped=way[added][1])
+            for seed, way in ways.items()
+        ]
+        rows += [*found, mean_of(f"{name}{added}, mean of seeds", found)] if len(found) > 1 else found
+    return rows
+
+
+def report(cohort: Cohort, output: Path, models: dict[str, Seeds], refine: int, transforms: list[TransformName]) -> int:
+    """Score every way and print the tables.
+
+    Args:
+        cohort: whose test pairs are registered.
+        output: folder of the figure and of all numbers.
+        models: by name and seed.
+        refine: steps of refinement of a model for a pair, 0 for none.
+        transforms: that models of features also give, in the first table.
+    """
     machine = {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -104,14 +140,8 @@ def report(cohort: Cohort, output: Path, models: dict[str, ModelFolder], refine:
         asked = ", ".join(cohort.classical.values()) or "defaults"
         reference = score(f"classical, {asked}", classical(cohort.classical), pairs)
         rows = [score("as it lies", nothing, pairs), reference]
-        for name, model in models.items():
-            features = isinstance(model.model.network, Solving)
-            rows += [
-                score(f"{name}, --refine {steps}" if steps else name, by_model(model, steps), pairs, swapped=not steps)
-                for steps in sorted({0, 0 if features else refine})
-            ]
-            if features and not tables and transforms:
-                rows += [score(f"{name}, {t}", by_features(model, t), pairs, swapped=False) for t in transforms]
+        for name, seeds in models.items():
+            rows += rows_of(name, seeds, pairs, refine, [] if tables else transforms)
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
         timed = [f"{times_line(row)}\n" for row in rows if row.searches_features]
         sys.stdout.write(f"\n{times_header()}\n{''.join(timed)}" if timed else "")

@@ -29,9 +29,16 @@ def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def settings_of(config: Path, output: Path, seed: int = 0) -> Training:
-    """The settings of a recipe's `.toml`, which is copied to `output`, where its manifest lies."""
+    """The settings of a recipe's `.toml`, which is copied to `output`, where its manifest lies.
+
+    What begins with the weights of another configuration begins with those of the same seed.
+    """
     shutil.copy(config, output / config.name)
-    return replace(read_training(output / config.name), seed=seed)
+    settings = read_training(output / config.name)
+    weights = settings.weights
+    if weights is not None:
+        weights = weights.parent.with_name(folder_of(weights.parent.name, seed)) / weights.name
+    return replace(settings, seed=seed, weights=weights)
 
 
 def folder_of(name: str, seed: int = 0) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "folds",
     "header",
     "line",
+    "mean_of",
     "nothing",
     "score",
     "times_header",
@@ -142,6 +143,18 @@ def score(name: str, way: Way, pairs: Sequence[TestPair], *, swapped: bool = Tru
             row.dice.append(overlap)
             row.hd95.append(distance)
     return row
+
+
+def mean_of(name: str, rows: Sequence[Row]) -> Row:
+    """Several ways as one: the mean over them for each pair, so that intervals and tests are about pairs; without stages.
+
+    Args:
+        name: of the row.
+        rows: of the same pairs in the same order.
+    """
+    figures = ("dice", "hd95", "similarity", "folds", "inconsistency", "seconds")
+    means = {key: [fmean(one) for one in zip(*(getattr(row, key) for row in rows), strict=True)] for key in figures}
+    return Row(name=name, stages=[{} for _ in means["seconds"]], **means)
 
 
 def _map(fixed: Image, found: Registration | None) -> Transform:

@@ -301,15 +301,15 @@ def by_seed(means: Sequence[float]) -> str:
 def choices_table(trials: Sequence[Trial], output: Path) -> str:
     """What the validation images say of every trial, in Markdown; the test pairs are not looked at."""
     rows = [
-        "| data | scheme | images | smoothness | score | DSC of the validation pairs, % | AUC there |",
-        "|---|---|---|---|---|---|---|",
+        "| data | network | scheme | images | smoothness | score | DSC of the validation pairs, % | AUC there |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for trial in trials:
         found = read(trial, output)
         seen = found["validation_auc"]
         auc_there = f"{np.nanmean(seen):.3f}" if seen else ""
         changed = ", ".join(f"{name} {value:g}" for name, value in trial.score)
-        names = (trial.data, trial.scheme, trial.condition, f"x {trial.factor:g}", changed)
+        names = (trial.data, trial.network, trial.scheme, trial.condition, f"x {trial.factor:g}", changed)
         cells = (*names, f"{100 * found['validation']:.2f}", auc_there)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

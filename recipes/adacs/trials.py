@@ -43,7 +43,8 @@ COLLAPSING = "adacs-no-regulariser"  # which is to be shown, so that it is a res
 ABLATED = (*KEY, COLLAPSING, "adacs-no-tv")
 SMOOTHED = ("vanilla", "nll", "beta-nll", "adareg", "adacs")  # all but the first weigh one of their terms
 FACTORS = (1.0, 4.0, 16.0)
-VARIED = {"alpha": (0.5, 2.0), "beta": (5.0,), "warmup": (0.0, 4.0)}  # factors of the score's settings
+HIGHER = {"voxelmorph": 2.0, "diffusemorph": 4.0}  # factors of alpha that are looked at on clean images, too
+VARIED = {"alpha": (0.5,), "beta": (5.0,), "warmup": (0.0, 4.0)}  # factors of the score's settings
 
 NETWORKS: dict[str, Table] = {  # changes of the table `model`
     "voxelmorph": {},
@@ -131,8 +132,10 @@ def choices() -> Iterator[Trial]:
         usual = {"warmup": REST, **OF_DATA[data]}
         for name, factors in VARIED.items():
             yield from (Trial(data=data, scheme="adacs", score=((name, factor * usual[name]),)) for factor in factors)
-            if name == "alpha":
-                yield Trial(data=data, scheme="adacs", condition="clean", score=((name, max(factors) * usual[name]),))
+        for network, factor in HIGHER.items():
+            higher = (("alpha", factor * usual["alpha"]),)
+            for condition in ("corrupted", "clean"):
+                yield Trial(data=data, network=network, scheme="adacs", condition=condition, score=higher)
 
 
 CHOICES = "choices"

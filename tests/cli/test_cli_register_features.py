@@ -15,8 +15,9 @@ from warpwright.cohort.check import check_options
 from warpwright.cohort.work import Options
 from warpwright.data import bundled_pairs
 from warpwright.errors import BadInput
+from warpwright.evaluation import target_registration_error
 from warpwright.geometry import Grid, Image
-from warpwright.io import Points, read_labels, read_transform, write_image, write_points
+from warpwright.io import Points, read_labels, read_points, read_transform, write_image, write_points
 from warpwright.transforms import Affine
 
 TOML = """
@@ -122,7 +123,7 @@ def test_a_labels_prompt_pulls_and_does_not_count(dim: int, cohorts, tmp_path) -
     assert any("prompted with the labels 1" in note for note in told["notes"])
 
 
-def test_landmarks_prompt_a_search_without_a_model(dim: int, cohorts, tmp_path) -> None:
+def test_landmarks_prompt_a_search_without_a_model(dim: int, cohorts, tmp_path, capsys) -> None:
     folder = cohorts[dim]
     points = ["--prompt-points", *(str(folder / f"points_{n}.csv") for n in (4, 5)), "--space", "ras"]
     scored = ["--fixed-points", points[1], "--moving-points", points[2]]
@@ -130,6 +131,31 @@ def test_landmarks_prompt_a_search_without_a_model(dim: int, cohorts, tmp_path) 
     told = run(folder, tmp_path / "told", "--preset", "fast", "--initialise", "none", *points, *scored)
     assert told["scores"]["tre_after"]["mean"] < min(0.6, plain["scores"]["tre_after"]["mean"])
     assert any(note.startswith("prompted with 3 landmarks, which end ") for note in told["notes"])
+    assert (plain["scores"]["prompted_landmarks"], plain["scores"]["tre_prompted"]) == ([], False)
+    assert (told["scores"]["prompted_landmarks"], told["scores"]["tre_prompted"]) == ([0, 1, 2], True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("landmarks  ")]
+    assert [line.endswith(", all were prompted)") for line in lines] == [False, True]
+    assert main(["report", str(tmp_path / "told")]) == 0
+    assert "Error, mm; all were prompted" in (tmp_path / "told" / "report.html").read_text(encoding="utf-8")
+
+
+def test_only_the_landmarks_that_were_not_prompted_are_scored(cohorts, tmp_path, capsys) -> None:
+    folder = cohorts[2]
+    every = [folder / f"points_{n}.csv" for n in (4, 5)]
+    first = [tmp_path / path.name for path in every]
+    for one, path in zip(first, every, strict=True):
+        points = read_points(path, space="ras")
+        write_points(one, Points(points.world[:1], points.names[:1]), "ras")
+    found = run(
+        *(folder, tmp_path / "o", "--preset", "fast", "--space", "ras", "--prompt-points", *map(str, first)),
+        *("--fixed-points", str(every[0]), "--moving-points", str(every[1])),
+    )
+    assert (found["scores"]["prompted_landmarks"], found["scores"]["tre_prompted"]) == ([0], False)
+    ends = (read_points(path, space="ras").world[1:] for path in every)
+    there = target_registration_error(*ends, read_transform(tmp_path / "o" / "transform.h5"))
+    assert found["scores"]["tre_after"]["mean"] == pytest.approx(float(there.mean()), abs=1e-4)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("landmarks  "))
+    assert line.endswith(", without 1 that were prompted)")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -227,6 +227,16 @@ def test_landmarks(dim: int) -> None:
     assert found[1] == 0
 
 
+def test_landmarks_of_coarser_heads(dim: int) -> None:
+    batch, field = batch_of(dim), field_of(dim)
+    levels = tuple(Displacement(values=s * field, shape=SHAPE[:dim], factors=(1,) * dim) for s in (0.2, 0.6))
+    fine, *coarse = (LandmarkDistance().value(batch, said(s * field)) for s in (1, 0.2, 0.6))
+    found = LandmarkDistance(coarser=(0.5, 0.25)).value(batch, said(field, coarser=levels))
+    torch.testing.assert_close(found, fine + 0.5 * coarse[0] + 0.25 * coarse[1], atol=1e-12, rtol=0)
+    with pytest.raises(BadInput, match="the loss landmarks has weights for 1 coarser fields, the network has 0"):
+        LandmarkDistance(coarser=(1.0,)).value(batch, said(field))
+
+
 def test_inverse_consistency(dim: int) -> None:
     """The penalties at the points that torch's generator gives, of displacements in voxels."""
     batch, there, back = batch_of(dim), field_of(dim), -0.8 * field_of(dim)

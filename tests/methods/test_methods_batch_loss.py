@@ -10,11 +10,11 @@ import torch
 from methods_models import MEAN_SQUARES, batch_of, lively, morph
 from torch import nn
 
-from warpwright.energies.losses import Images, InverseConsistency, pair_loss
+from warpwright.energies.losses import Images, InverseConsistency, LandmarkDistance, pair_loss
 from warpwright.energies.similarity import MSE
 from warpwright.errors import BadInput
 from warpwright.layers import FieldLayer, FullSize
-from warpwright.methods import Implicit, Model, Solving, batch_loss, predict_both
+from warpwright.methods import Implicit, Model, ModelSettings, Solving, batch_loss, predict_both
 from warpwright.methods.direct import predicted
 from warpwright.methods.model import predict
 from warpwright.methods.multistep import Single
@@ -109,6 +109,23 @@ def test_each_direction_is_told_its_own(dim: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Solving, "_between", between)
     predict_both(model, batch)
     assert heard == ["pair", "swapped pair"]
+
+
+@pytest.mark.parametrize(("coarser", "taught"), [((), [False, False, True]), ((0.5, 0.5), [True, True, True])], ids=str)
+def test_landmarks_teach_every_branch_whose_field_they_judge(coarser: tuple[float, ...], taught: list[bool]) -> None:
+    torch.manual_seed(1)
+    network = Implicit(features=FeatureUNetEncoder(outputs=4, scales=(4, 2, 1), widths=0.25), steps=(3, 3, 3))
+    loss, preparation = (LandmarkDistance(coarser=coarser),), Preparation(spacing=(1.0, 1.0))
+    model = Model(ModelSettings(dim=2, network=network, layers=(), preparation=preparation, loss=loss, directions="forward"))
+    batch = replace(
+        batch_of(2),
+        spacing=(1.0, 1.0),
+        fixed_points=(torch.tensor([[5.0, 5.0], [9.0, 7.0]]), torch.tensor([[6.0, 3.0]])),
+        moving_points=(torch.tensor([[6.0, 5.0], [8.0, 8.0]]), torch.tensor([[4.0, 4.0]])),
+    )
+    batch_loss(model, batch).total.sum().backward()
+    branches = cast(Any, model.network).features.branches
+    assert [any(p.grad is not None and bool(p.grad.any()) for p in branch.parameters()) for branch in branches] == taught
 
 
 def test_one_side_alone_is_learned_from_in_both_directions(dim: int) -> None:

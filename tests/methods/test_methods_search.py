@@ -11,25 +11,29 @@ from methods_pairs import blobs, texture
 from torch import Tensor
 
 from oracles.make import homogeneous, oblique, rotation
-from warpwright.errors import Failed
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image
 from warpwright.methods import (
     AffineField,
     Annotated,
+    BSpline,
     Displacement,
+    Greedy,
     Implicit,
     Model,
     ModelSettings,
     Prompting,
     Search,
     Velocity,
+    family_named,
     lay_image,
     register_direct,
 )
 from warpwright.methods.deformable import AnyFamily
 from warpwright.methods.search import STILL, searched
+from warpwright.methods.settings import TransformName
 from warpwright.networks.features import FeatureUNetEncoder
-from warpwright.solver import Adam, GradientDescent
+from warpwright.solver import LBFGS, Adam, GradientDescent
 from warpwright.transforms import Affine, DisplacementField, Preparation, resample
 
 FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
@@ -51,6 +55,50 @@ def search_of(model: Model) -> Search:
 def two(dim: int) -> list[Image]:
     grid = Grid.regular(SHAPE[:dim], SPACING[:dim])
     return [Image(texture(grid.shape, seed=seed), grid, f"image {seed}") for seed in (1, 2)]
+
+
+# -------------------------------------------------------------------------------------------------------------- families
+
+DENSE: dict[TransformName, type[AnyFamily]] = {"displacement": Displacement, "greedy": Greedy, "velocity": Velocity}
+SPARSE = (AffineField(solver=Adam(length=1.0)), BSpline(knots=4.0, solver=LBFGS(length=0.5)))
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_dense_family_is_smoothed_and_stepped_as_the_dense_one_of_training(name: TransformName) -> None:
+    found = family_named(name, FAMILY, 2.0)
+    assert type(found) is DENSE[name]
+    assert shared(found) == shared(FAMILY)
+
+
+@pytest.mark.parametrize("trained", SPARSE, ids=lambda family: type(family).__name__)
+@pytest.mark.parametrize("name", DENSE)
+def test_features_of_a_sparse_family_are_searched_by_dense_ones_as_by_default(name: TransformName, trained: AnyFamily) -> None:
+    """Lengths are those of the default for voxels of 1 mm, and grow with the voxels."""
+    assert shared(family_named(name, trained, 1.0)) == shared(Implicit().family)
+    sigmas = (2 * Implicit().family.gradient_sigma, 2 * Implicit().family.field_sigma)  # type: ignore[union-attr]
+    found = family_named(name, trained, 2.0)
+    assert type(found) is DENSE[name]
+    assert shared(found) == (*sigmas, *shared(Implicit().family)[2:])
+
+
+def shared(family: AnyFamily) -> tuple[object, ...]:
+    assert isinstance(family, Displacement | Greedy | Velocity)
+    return family.gradient_sigma, family.field_sigma, family.solver, family.regularities
+
+
+def test_features_of_an_affine_move_voxels_by_a_dense_family(dim: int) -> None:
+    fixed, moving = two(dim)
+    model = model_of(dim, SPARSE[0])
+    search = replace(search_of(model), family=family_named("greedy", SPARSE[0], min(SPACING[:dim])))
+    found = register_direct(model, fixed, moving, search=search)
+    assert [stage.name for stage in found.stages] == ["features", "greedy 1/2", "greedy 1/1", "map"]
+    assert found.forward.parts[-1].displacement.abs().max() > 0.5  # type: ignore[attr-defined]
+
+
+def test_a_rigid_map_of_features_is_refused() -> None:
+    for trained in (FAMILY, *SPARSE):
+        with pytest.raises(BadInput, match="a model of features gives no rigid map"):
+            family_named("rigid", trained, 1.0)
 
 
 # --------------------------------------------------------------------------------------------------------------- affine

@@ -124,6 +124,15 @@ def test_resizing_places_voxels_by_their_centres(dim: int, generator: torch.Gene
     assert resize(features, features.shape[2:]) is features
 
 
+def test_resizing_between_corners_keeps_the_outermost_voxels(dim: int, generator: torch.Generator) -> None:
+    features = torch.rand(1, 2, *(5, 4, 1)[:dim], generator=generator, dtype=torch.float64)
+    shape = (7, 3, 2)[:dim]
+    lines = [torch.linspace(0, m - 1, n, dtype=torch.float64) for n, m in zip(shape, features.shape[2:], strict=True)]
+    places = torch.stack(torch.meshgrid(*lines, indexing="ij")).numpy()
+    expected = map_coordinates(features[0, 1].numpy(), places, order=1, mode="nearest")
+    torch.testing.assert_close(resize(features, shape, "corners")[0, 1], torch.tensor(expected), atol=1e-12, rtol=0)
+
+
 def test_cropping_keeps_the_first_voxels() -> None:
     features = torch.rand(2, 3, 5, 7, 6)
     assert torch.equal(crop(features, (4, 7, 2)), features[:, :, :4, :, :2])

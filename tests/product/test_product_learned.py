@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ import pytest
 import torch
 
 from warpwright.config import to_mapping
-from warpwright.errors import BadInput
+from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image, identity_points
-from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Model, ModelSettings
-from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Model, ModelSettings, Solving
+from warpwright.methods.implicit import AnyFeatures
+from warpwright.methods.search import search_memory
+from warpwright.networks.features import FeatureLKU, FeatureUNetEncoder
+from warpwright.product import resources
+from warpwright.product.choice import Choice
+from warpwright.product.choices import Kind
+from warpwright.product.learned import OfFeatures
 from warpwright.product.model_folder import ModelFolder, read_model, write_model
+from warpwright.product.plan import Plan, prepare
 from warpwright.product.register import register
 from warpwright.product.result import RegistrationResult
 from warpwright.solver import Adam
@@ -78,6 +86,16 @@ def test_steps_and_tolerance_are_laid_over_those_of_training(dim: int, tmp_path:
     assert searched(folder, file).record["model"]["tolerance"] is None
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan")])
+def test_training_and_a_file_refuse_the_same_tolerances(tolerance: float) -> None:
+    for refused in (
+        lambda: Implicit(tolerance=tolerance),
+        lambda: OfFeatures(deformable=FAMILY, steps=(1,), tolerance=tolerance),
+    ):
+        with pytest.raises(BadInput, match=f"tolerance must be at least 0 or absent, got {tolerance}"):
+            refused()
+
+
 def test_a_kind_in_the_file_means_what_its_name_means(tmp_path: Path) -> None:
     folder, file = folder_of(tmp_path / "m", 2), tmp_path / "c.toml"
     for name, kind, text in (
@@ -100,6 +118,49 @@ def test_a_partial_table_is_laid_over_the_family_of_training(tmp_path: Path) -> 
     file.write_text("[deformable]\nknots = 3.0\n")
     folder = folder_of(tmp_path / "m", 2, BSpline(knots=5.0, solver=Adam(length=0.5)))
     assert searched(folder, file).record["model"]["family"]["knots"] == 3.0
+
+
+def plan_of(folder: ModelFolder, size: int, transform: Kind = "greedy") -> Plan:
+    """A registration of two images of ramps, (size, ...) voxels of 1 mm."""
+    grid = Grid.regular((size,) * folder.model.settings.dim)
+    images = [Image(torch.arange(float(grid.size)).reshape(1, *grid.shape), grid, name) for name in ("fixed", "moving")]
+    return prepare(*images, choice=Choice(transform=transform), model=folder, device="cpu", threads=1)
+
+
+def test_the_memory_of_a_search_grows_with_the_images_and_the_family(dim: int, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "m", dim)
+    small, large = (plan_of(folder, size).memory for size in (32, 64))
+    assert large == pytest.approx(2**dim * small, rel=1e-3)
+    assert 50 < large / 64**dim < 2000  # bytes a voxel, of a network of a quarter of the width
+    assert plan_of(folder, 64, "bspline").memory >= large
+    assert plan_of(folder, 64).to_mapping()["memory_gb"] == round(large / 1e9, 2)
+
+
+@pytest.mark.parametrize("features", [FeatureUNetEncoder(), FeatureLKU(widths=0.5)], ids=lambda one: type(one).__name__)
+def test_a_search_holds_both_pyramids_twice(features: AnyFeatures) -> None:
+    """As they are and divided by their deviation; images are enlarged until the network can halve them."""
+    grid = Grid.regular((64, 64, 64))
+
+    def memory(lattice: Grid = grid, **changed: Any) -> float:
+        """Bytes for each voxel."""
+        settings = replace(features, **changed)
+        network = Solving(Implicit(features=settings, steps=(1,) * len(settings.scales)), 3, 1, (1.0, 1.0, 1.0))
+        return search_memory(network, FAMILY, (lattice, grid), grid) / grid.size
+
+    channel = 4 * 2 * (1 + 1 / 8 + 1 / 64)  # bytes of one channel of both pyramids for each voxel
+    assert memory(outputs=64) > 64 * 2 * channel
+    assert memory(outputs=128) - memory(outputs=64) == pytest.approx(64 * (2 * channel + 4))
+    assert memory(scales=(4, 2)) < memory()
+    assert memory(grid.crop((0, 0, 0), (61, 62, 63))) == memory()
+
+
+def test_a_search_that_needs_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(folder_of(tmp_path / "m", 3), 64)
+    monkeypatch.setattr(resources, "available_memory", lambda: plan.memory - 1)
+    with pytest.raises(
+        Failed, match=r"^this registration needs about 0\.\d GB of memory, 0\.\d GB are free: expected a machine"
+    ):
+        plan.run()
 
 
 def test_an_affine_of_a_file_is_not_refined_by_a_field(tmp_path: Path) -> None:

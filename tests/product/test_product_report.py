@@ -24,9 +24,9 @@ from warpwright.product.report.cite import references
 from warpwright.product.report.encode import DIFFERENCE, FOLD, grey, mapped, reduced
 from warpwright.product.report.planes import Plane, planes, scales
 from warpwright.product.report.run import Run
-from warpwright.product.report.tables import UNKNOWN, alone, label_rows, stage_rows
+from warpwright.product.report.tables import UNKNOWN, alone, label_rows, landmark_table, stage_rows
 from warpwright.product.report.vector import box, isolines
-from warpwright.product.scores import Scores, judge
+from warpwright.product.scores import LATER, Scores, judge
 from warpwright.product.slices import middle, slices
 from warpwright.transforms import Affine, DisplacementField, resample
 
@@ -104,6 +104,33 @@ def test_what_was_not_measured_neither_passes_nor_fails():
     assert checks(apart, 1.0)[0].found == "no overlap → no overlap"
 
 
+def test_landmarks_that_were_prompted_are_shown_and_judge_nothing():
+    """However much worse they got; so for labels."""
+    scores = replace(GOOD, prompted_landmarks=(0, 1), tre_prompted=True, **WORSE["Landmark error"])
+    row = next(check for check in checks(scores, 1.0) if check.name == "Landmark error")
+    assert (row.found, row.status) == ("4.00 → 4.50 mm on average, all were prompted", "none")
+    assert (top(scores).status, top(scores).basis) == ("good", "Judged by similarity and by labels.")
+    alone = replace(scores, prompted_labels=(1, 2))
+    assert top(alone).basis == "Judged by similarity alone: the labels and landmarks that were given were prompted."
+
+
+def test_the_table_of_landmarks_is_of_those_that_count():
+    grid, places = Grid.regular((9, 9)), torch.tensor([[1.0, 1.0], [2.0, 5.0], [6.0, 3.0]]).double()
+    others = places + torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+    points = (Points(places, ("a", "b", "c")), Points(others, ("a", "b", "c")))
+    run = run_of(coordinate(grid, 0), points=points)
+    for told, every, remark, worst in (
+        ((), False, "", ["a", "c", "b"]),
+        ((0,), False, "without 1 that were prompted", ["c", "b"]),
+        ((0, 1, 2), True, "all were prompted", ["a", "c", "b"]),
+    ):
+        table = landmark_table(replace(GOOD, prompted_landmarks=told, tre_prompted=every), run)
+        assert table is not None
+        assert table.errors is not None
+        assert (table.remark, [row.name for row in table.worst]) == (remark, worst)
+        assert len(table.errors[0]) == len(table.errors[1]) == len(worst)
+
+
 HARM = {
     "labels": {"dice_before": {1: 0.9}, "dice_after": {1: 0.2}},
     "landmarks": WORSE["Landmark error"],
@@ -125,10 +152,13 @@ def test_scores_survive_json():
 
     from warpwright.product.output import plain
 
-    scores = replace(GOOD, energy_before=math.inf, sd_log_jacobian=math.nan, vanished_labels=(3,))
+    scores = replace(GOOD, energy_before=math.inf, sd_log_jacobian=math.nan, vanished_labels=(3,), prompted_landmarks=(0, 2))
     back = Scores.from_mapping(json.loads(json.dumps(plain(scores.to_mapping()))))
     assert math.isnan(back.sd_log_jacobian)
     assert replace(back, sd_log_jacobian=0.0) == replace(scores, sd_log_jacobian=0.0)
+    assert back.tre_prompted is False
+    earlier = {name: value for name, value in plain(GOOD.to_mapping()).items() if name not in LATER}
+    assert Scores.from_mapping(json.loads(json.dumps(earlier))) == GOOD
 
 
 def pixels(uri: str) -> np.ndarray:

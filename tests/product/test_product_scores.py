@@ -123,3 +123,44 @@ def test_labels_and_landmarks_before_and_after(dim, shape):
     assert not verdict.improved
     assert len(verdict.sentences) == 3
     assert common_labels(fixed_image, moving_image) == (1,)
+
+
+def marked(dim, prompted):
+    """Scores of a shift by 1 mm: three landmarks that were 0 mm apart, a fourth that was 4; rows of them that were prompted."""
+    shift = np.eye(dim + 1)
+    shift[0, -1] = 1.0
+    fixed = torch.arange(4.0 * dim, dtype=torch.float64).reshape(4, dim)
+    moving = fixed.clone()
+    moving[3, 0] += 4
+    rows = list(prompted)
+    told = fixed[rows] + 0.04, moving[rows]  # a table holds few digits
+    points = (Points(fixed, ("a", "a", "b", "c")), Points(moving, ("a", "a", "b", "c")), Affine.identity(dim))
+    return scores_of(Affine(shift), Grid.regular((9, 9, 9)[:dim]), points=points, prompted_points=told if rows else None)
+
+
+def test_prompted_landmarks_are_left_out_of_the_error_and_the_verdict(dim):
+    plain, told = marked(dim, ()), marked(dim, (0, 2))
+    assert plain.prompted_landmarks == ()
+    assert plain.mean_tre == (plain.tre_before["mean"], plain.tre_after["mean"]) == (1.0, 1.5)
+    assert (told.prompted_landmarks, told.tre_prompted) == ((0, 2), False)
+    assert (told.tre_before["mean"], told.tre_after["mean"]) == told.mean_tre == (2.0, 2.0)
+    assert judge(plain, 1.0).sentences == ("got worse: mean landmark error 1.00 mm before, 1.50 mm after",)
+    assert judge(told, 1.0).sentences == ()
+
+
+def test_landmarks_that_were_all_prompted_keep_their_error_and_judge_nothing(dim):
+    plain, told = marked(dim, ()), marked(dim, range(4))
+    assert (told.prompted_landmarks, told.tre_prompted) == ((0, 1, 2, 3), True)
+    assert (told.tre_before, told.tre_after) == (plain.tre_before, plain.tre_after)
+    assert all(math.isnan(mean) for mean in told.mean_tre)
+    assert judge(told, 1.0).sentences == ()
+    assert told.to_mapping()["tre_prompted"] is True
+
+
+@pytest.mark.parametrize(("off", "same"), [(0.09, True), (0.2, False)])
+def test_a_landmark_is_that_of_a_prompt_within_a_tenth_of_a_voxel(off, same):
+    place, far = torch.tensor([[2.0, 3.0]]).double(), torch.tensor([[5.0, 5.0]]).double()
+    points = (Points(place, ("a",)), Points(place, ("a",)), Affine.identity(2))
+    for told in ((place + torch.tensor([off, 0.0]), far), (far, place - torch.tensor([0.0, off]))):  # by either end
+        found = scores_of(Affine.identity(2), Grid.regular((8, 8)), points=points, prompted_points=told)
+        assert found.tre_prompted is same

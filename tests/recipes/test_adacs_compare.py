@@ -103,7 +103,7 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
         names.add(trial.name)
-    assert len(names) == 132
+    assert len(names) == 136
     assert f"# {len(names)} trainings" in (ROOT / "README.md").read_text(encoding="utf-8")
     for part in compare.PARTS.values():
         assert len({trial.name for trial in part()}) == len(list(part()))
@@ -237,7 +237,7 @@ def test_choices_are_scored_on_validation_images_alone(compare, tmp_path: Path, 
         (folder / "scores.json").write_text(json.dumps(found))
     changed = compare.Trial(data="hearts", scheme="adacs", score=(("alpha", 0.1),))
     (*_, row) = compare.choices_table([changed], tmp_path).splitlines()
-    assert row == "| hearts | adacs | corrupted | x 1 | alpha 0.1 | 75.00 | 1.000 |"
+    assert row == "| hearts | voxelmorph | adacs | corrupted | x 1 | alpha 0.1 | 75.00 | 1.000 |"
 
 
 def test_curves_are_drawn_from_logs(compare, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from warpwright.methods import Implicit, Model, ModelSettings
 from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.product.model_folder import write_model
 from warpwright.training.config import read_training
+from warpwright.training.settings import Training
 from warpwright.transforms import Preparation
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -217,6 +218,60 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
     monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervized"])
     assert run.main() == 2
     assert "--only: there is no 'unsupervized' in hippocampus, did you mean 'unsupervised'?" in capsys.readouterr().err
+
+
+def test_every_seed_has_a_row_and_so_has_their_mean(
+    cohorts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = importlib.import_module("run")
+    names = [f"{kind}_{number}.nii.gz" for kind in ("image", "labels") for number in (130, 132)]
+    pairs = [
+        cohorts.TestPair(name=name, **dict(zip(sides, (BRAIN / file for file in names), strict=True)), labels=(1, 2))
+        for name, sides in (
+            ("there", ("fixed", "moving", "fixed_labels", "moving_labels")),
+            ("back", ("moving", "fixed", "moving_labels", "fixed_labels")),
+        )
+    ]
+    begun: list[tuple[str, int]] = []
+
+    def trained(settings: Training, folder: Path, _: str) -> bool:
+        begun.append((folder.name, settings.seed))
+        preparation = Preparation(spacing=(2.0, 2.0, 2.0), start="box")
+        network = Implicit(features=FeatureUNetEncoder(outputs=2, scales=(2, 1), widths=0.25), steps=(2, 1))
+        torch.manual_seed(settings.seed)
+        model = Model(ModelSettings(network=network, layers=(), preparation=preparation))
+        write_model(folder / "model", model, card="", summary={})
+        return True
+
+    monkeypatch.setattr(run, "trained", trained)
+    monkeypatch.setattr(run, "classical", lambda _: sys.modules["scoring"].nothing)
+    monkeypatch.setitem(run.COHORTS, "hippocampus", lambda *_: cohorts.Cohort(rows=[], test={"two people": pairs}))
+    given = ["run.py", "hippocampus", "--data", "DATA", "--output", str(tmp_path), "--threads", "1", "--only", "unsupervised"]
+    monkeypatch.setattr(sys, "argv", [*given, "--seeds", "0", "2", "--transforms", "affine"])
+    assert run.main() == 0
+    assert begun == [("unsupervised", 0), ("unsupervised-seed2", 2)]
+    _, _, *rows = json.loads((tmp_path / "hippocampus" / "results.json").read_text())["tables"]["two people"]["rows"]
+    assert [row["name"] for row in rows] == [
+        *("unsupervised", "unsupervised, seed 2", "unsupervised, mean of seeds"),
+        *("unsupervised, affine", "unsupervised, seed 2, affine", "unsupervised, affine, mean of seeds"),
+    ]
+    for first, second, mean in (rows[:3], rows[3:]):
+        assert first["dice"] != second["dice"]
+        for figure in ("dice", "hd95", "folds", "similarity", "inconsistency"):
+            assert mean[figure] == pytest.approx([(a + b) / 2 for a, b in zip(first[figure], second[figure], strict=True)])
+    assert len(rows[2]["dice"]) == 2  # pairs
+    said = capsys.readouterr().out
+    assert "\n| unsupervised, mean of seeds | " in said
+    assert said.count("mean of seeds") == 2  # and none in the table of times
+
+
+@pytest.mark.usefixtures("cohorts")
+def test_a_training_goes_on_from_another_of_its_own_seed(tmp_path: Path) -> None:
+    config = ROOT / "gradicon" / "hippocampus" / "stage_2.toml"
+    runs = importlib.import_module("runs")
+    for seed, name in ((0, "stage_1"), (2, "stage_1-seed2")):
+        settings = runs.settings_of(config, tmp_path, seed)
+        assert (settings.seed, settings.weights) == (seed, tmp_path / name / "model")
 
 
 @pytest.mark.usefixtures("cohorts")

@@ -10,7 +10,7 @@ from solver_bank import HIMMELBLAU, PROBLEMS, ROSENBROCK, SOLVERS, quadratic
 from torch import Tensor
 
 from oracles.make import normal
-from warpwright.solver import LBFGS, Adam, CurvedObjective, Function, GradientDescent, Solver, Status, minimise
+from warpwright.solver import LBFGS, Adam, CurvedObjective, Function, GradientDescent, Solver, Status, Unroll, minimise
 
 
 class Bowl(CurvedObjective):
@@ -93,6 +93,43 @@ def test_history_and_progress() -> None:
     assert torch.equal(solution.energy, solution.history[-1])
     assert solution.status == (Status.MAX_STEPS,) * 2
     assert solution.steps == (9, 9)
+
+
+@pytest.mark.parametrize("adjoint", [None, Unroll()], ids=["none", "unroll"])
+def test_the_point_after_the_last_step_is_looked_at_where_that_is_asked_for(adjoint: Unroll | None) -> None:
+    """The first sample begins so near the minimum that its one step ends higher up."""
+    case, solver = PROBLEMS["round"], GradientDescent(length=0.5)
+    start = torch.tensor([(0.31, -0.7), (-2.0, 1.0)], dtype=torch.float64, requires_grad=adjoint is not None)
+    before, after = (
+        minimise(case, start, solver=solver, adjoint=adjoint, max_steps=1, closing=closing) for closing in (False, True)
+    )
+    assert torch.equal(before.value, after.value)
+    assert before.status == (Status.MAX_STEPS,) * 2
+    assert after.status == (Status.DIVERGED, Status.MAX_STEPS)
+    assert before.history.shape == (1, 2)
+    assert torch.equal(after.history, torch.stack([before.energy, case.value(before.value.detach())]))
+    assert torch.equal(after.energy, after.history[-1])
+    assert not after.history.requires_grad
+    assert after.steps == (1, 1)
+
+
+def test_a_last_step_to_where_the_energy_is_undefined_is_taken_back() -> None:
+    start = torch.tensor([[0.9, 0.9], [0.0, 0.0]], dtype=torch.float64)
+    solution = minimise(Function(_cliff), start, solver=GradientDescent(length=0.3), max_steps=1, closing=True)
+    assert solution.status == (Status.NONFINITE, Status.MAX_STEPS)
+    assert torch.equal(solution.value[0], start[0])
+    assert not torch.equal(solution.value[1], start[1])
+
+
+def test_a_sample_that_stopped_is_not_looked_at_again() -> None:
+    start = HIMMELBLAU.begin()
+    settings = {"solver": LBFGS(length=0.5), "max_steps": 10, "tolerance": 1e-3, "window": 4}
+    before, after = (minimise(HIMMELBLAU, start, closing=closing, **settings) for closing in (False, True))
+    stopped = [k for k, taken in enumerate(before.steps) if taken < 10]
+    assert 0 < len(stopped) < len(start)
+    assert torch.equal(after.history[:-1], before.history)
+    for k in range(len(start)):
+        assert torch.equal(after.history[-1, k], before.history[-1, k] if k in stopped else HIMMELBLAU.value(after.value)[k])
 
 
 def test_no_steps_give_the_start() -> None:

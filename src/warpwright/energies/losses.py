@@ -71,7 +71,7 @@ class Term(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Term):
-    """A term that compares the moved image, or what belongs to it, with the fixed one.
+    """A term that compares the moved image, or what belongs to it (labels, landmarks), with the fixed one.
 
     Args:
         coarser: weights of the fields of coarser heads, coarse to fine, which are compared in the same way.
@@ -187,7 +187,7 @@ class Overlap(Fit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarkDistance(Term):
+class LandmarkDistance(Fit):
     """Mean squared distance of landmarks, mm^2 (see `landmark_energy`).
 
     Args:
@@ -200,10 +200,10 @@ class LandmarkDistance(Term):
     def applies(self, batch: PairBatch) -> bool:
         return batch.fixed_points is not None and batch.moving_points is not None
 
-    def value(self, batch: PairBatch, prediction: Prediction) -> Tensor:
+    def of(self, batch: PairBatch, displacement: Tensor) -> Tensor:
         if batch.fixed_points is None or batch.moving_points is None:
             raise BadInput("the landmark loss needs points of both images, the data has none")
-        sets = zip(prediction.displacement, batch.fixed_points, batch.moving_points, strict=True)
+        sets = zip(displacement, batch.fixed_points, batch.moving_points, strict=True)
         each = [landmark_energy(u[None], p[None], q[None], spacing=batch.spacing, threshold=self.threshold) for u, p, q in sets]
         return torch.cat(each)
 

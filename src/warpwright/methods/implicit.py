@@ -31,7 +31,7 @@ from warpwright.networks.features import (
 )
 from warpwright.solver import Adam, OneStep
 
-__all__ = ["AnyFeatures", "Implicit", "Solving"]
+__all__ = ["AnyFeatures", "Implicit", "Solving", "check_tolerance"]
 
 AnyFeatures = FeatureUNet | FeatureUNetEncoder | FeatureLKU | FeatureLKUEncoder
 
@@ -46,12 +46,13 @@ class Implicit:
         steps: bound on the solver's steps at every scale of the features, coarse to fine.
         tolerance: relative fall of the energy a step below which a pair stops at a level; None takes all steps.
         adjoint: how the solution is differentiated in the features.
-        linked: whether a level is also differentiated in the solution of the coarser one.
+        linked: whether a level is also differentiated in the solution of the coarser one, for which the adjoint is `Unroll`.
         one_sided: whether only the features of one of the two images, drawn at random, are differentiated in a step.
         told: labels and landmarks that the solve sees while training; None for none.
 
     Raises:
-        BadInput: there are not as many steps as scales, or none.
+        BadInput: there are not as many steps as scales, or none, the tolerance is negative, or levels are linked by another
+            adjoint than `Unroll`.
     """
 
     features: AnyFeatures = FeatureUNet()
@@ -67,10 +68,22 @@ class Implicit:
         if len(self.steps) != len(self.features.scales) or min(self.steps, default=0) < 1:
             scales = list(self.features.scales)
             raise BadInput(f"an implicit network needs at least 1 step for each of the scales {scales}, got {list(self.steps)}")
+        check_tolerance(self.tolerance)
+        self.layer()  # refuses levels that the adjoint does not link
 
     def layer(self) -> SolverLayer:
         """The solver that it was trained with."""
         return SolverLayer(self.family, self.steps, tolerance=self.tolerance, adjoint=self.adjoint, linked=self.linked)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """That a relative fall of the energy a step, below which a search of features stops, can be one; None stops nowhere.
+
+    Raises:
+        BadInput: it is negative, or NaN.
+    """
+    if tolerance is not None and not tolerance >= 0:
+        raise BadInput(f"tolerance must be at least 0 or absent, got {tolerance}")
 
 
 class Solving(Step):

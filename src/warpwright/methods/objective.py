@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from warpwright.energies.regularity import Regularity
-from warpwright.energies.similarity import Similarity
+from warpwright.energies.similarity import MSE, Similarity
 from warpwright.geometry import gradient
+from warpwright.kernels import usable
 from warpwright.methods.levels import Level
 from warpwright.sampling import warp, warp_covered, warp_directional
 from warpwright.solver import CurvedObjective
 
 __all__ = ["FieldObjective"]
+
+CHUNK = 4  # channels that are differentiated twice at a time without compiled kernels, which keep little of each
 
 
 class FieldObjective(CurvedObjective):
@@ -72,19 +75,48 @@ class FieldObjective(CurvedObjective):
         return (self.data_term(still, fixed, other) - equal).clamp_min(0)
 
     def directional(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
-        """As the base, by one gather and one splat in place of a second derivative of the interpolation.
+        """As the base, without a second derivative of the interpolation in the displacement where kernels are compiled.
 
         The moved image and its derivative along the direction are differentiated once in the moving image; what the energy
         makes of them, a function of images on one grid, is differentiated twice.
         """
-        fixed, moving = params
         displacement, along = self._pushed(x, direction)
+        weight = self._weight(params[1], displacement)
+        return self._slope(displacement, along, weight, *params) + self._smooth_directional(x, direction)
+
+    def mixed(self, x: Tensor, direction: Tensor, *params: Tensor) -> tuple[Tensor | None, ...]:
+        """As the base, in chunks of channels where they do not depend on each other; regularities have no part in it.
+
+        Without compiled kernels it takes the memory of a second derivative of one chunk, not of all channels.
+        """
+        displacement, along = self._pushed(x, direction)
+        weight = self._weight(params[1], displacement)
+        found = tuple(torch.empty_like(p) if p.requires_grad else None for p in params)
+        for part, share in self._chunks(displacement, *params):
+            own = [p.detach()[:, part].requires_grad_(p.requires_grad) for p in params]
+            with torch.enable_grad():
+                slope = share * self._slope(displacement, along, weight, *own).sum()
+            given = iter(torch.autograd.grad(slope, [p for p in own if p.requires_grad]))
+            for whole in found:
+                if whole is not None:
+                    whole[:, part] = next(given)
+        return found
+
+    def _slope(self, displacement: Tensor, along: Tensor, weight: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
+        """Derivative of the similarity along a direction of the displacement: (B,), differentiable in the images."""
         with torch.enable_grad():
             moved, slope = warp_directional(moving, displacement, along, self.matrix)
             at = moved if moved.requires_grad else moved.requires_grad_()
-            energy = self.similarity.similarity(at, fixed, self._weight(moving, displacement))
-            (by_moved,) = torch.autograd.grad(energy.sum(), at, create_graph=True)
-            return (by_moved * slope).flatten(1).sum(1) + self._smooth_directional(x, direction)
+            (by_moved,) = torch.autograd.grad(self.similarity.similarity(at, fixed, weight).sum(), at, create_graph=True)
+            return (by_moved * slope).flatten(1).sum(1)
+
+    def _chunks(self, displacement: Tensor, fixed: Tensor, moving: Tensor) -> Iterator[tuple[slice, float]]:
+        """Channels to look at together, and their share of all: all of them, but for a mean over channels without kernels."""
+        channels = moving.shape[1]
+        size = CHUNK if isinstance(self.similarity, MSE) and not usable(fixed, moving, displacement) else channels
+        for first in range(0, channels, size):
+            part = slice(first, min(first + size, channels))
+            yield part, (part.stop - part.start) / channels
 
     def hessian_product(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
         """The Gauss-Newton estimate of the similarity's second derivative, and that of the regularities.
@@ -94,12 +126,18 @@ class FieldObjective(CurvedObjective):
         """
         fixed, moving = (image.detach() for image in params)
         displacement, along = self._pushed(x, direction)
-        slope = warp_directional(moving, displacement, along, self.matrix)[1]
+        weight, push = self._weight(moving, displacement), torch.zeros_like(displacement)
+        for part, _ in self._chunks(displacement, fixed, moving):
+            own = moving[:, part]
+            slope = warp_directional(own, displacement, along, self.matrix)[1]
+            with torch.enable_grad():
+                u = displacement.detach().requires_grad_()
+                moved = warp(own, u, self.matrix)
+                bend = self.similarity.curvature(moved.detach(), fixed[:, part], weight)
+                push += torch.autograd.grad(moved, u, bend * slope / moving.shape[1])[0]
         with torch.enable_grad():
             at = x.detach().requires_grad_()
-            moved = warp(moving, self.field(at), self.matrix)
-            bend = self.similarity.curvature(moved.detach(), fixed, self._weight(moving, displacement))
-            (product,) = torch.autograd.grad(moved, at, bend * slope / moving.shape[1])
+            (product,) = torch.autograd.grad(self.field(at), at, push)
             if not self.regularities:
                 return product
             (force,) = torch.autograd.grad(self._smooth(at).sum(), at, create_graph=True)

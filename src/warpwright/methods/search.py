@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from warpwright.methods.deformable import (
     Greedy,
     Velocity,
 )
-from warpwright.methods.implicit import Implicit, Solving
+from warpwright.methods.implicit import AnyFeatures, Implicit, Solving
 from warpwright.methods.levels import Level
 from warpwright.methods.prepare import Annotated, lay_image
 from warpwright.methods.prompting import Prompting
@@ -32,13 +33,20 @@ from warpwright.methods.registration import Progress, Stage
 from warpwright.methods.settings import TransformName
 from warpwright.methods.solver_layer import Solved, SolverLayer
 from warpwright.methods.step import evaluating
+from warpwright.networks.features import FeatureLKU, FeatureLKUEncoder, FeatureUNet, FeatureUNetEncoder
 from warpwright.solver import LBFGS, Adam, Status
 from warpwright.transforms import Affine, Preparation
 
-__all__ = ["Found", "Search", "family_named", "moving_lattice", "searched"]
+__all__ = ["Found", "Search", "family_named", "moving_lattice", "search_memory", "searched"]
 
 KNOTS = 4.0  # finest voxels between control points of a B-spline
 BENDING = 0.02  # weight of its bending energy for voxels of 1 mm, features having a deviation of 1
+NUMBER = 4  # bytes of one in single precision
+# numbers at the highest point, measured: of a network for each voxel of an image, beside the features that it gives
+HIDDEN: dict[type[AnyFeatures], int] = {FeatureUNet: 205, FeatureUNetEncoder: 85, FeatureLKU: 240, FeatureLKUEncoder: 230}
+# of a search for each voxel of the finest level, beside features
+SOLVED: dict[type[AnyFamily], int] = {Displacement: 48, Greedy: 48, AffineField: 48, Velocity: 60, BSpline: 85}
+CARRIED = 34  # and of a map for each voxel of the fixed image, while it is inverted
 STILL = "the search made the features no more alike: the images stay as the start lays them"
 
 
@@ -82,7 +90,10 @@ class Found:
 
 
 def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFamily:
-    """A family by its name, smoothed and stepped as the one that features were trained with, where that is a dense one.
+    """A family by its name, with the settings that features were trained with where those are of such a family.
+
+    A dense family has the smoothing and the steps of the dense one of training; features that were trained with another kind
+    have those of `Implicit`'s default, whose lengths are for voxels of 1 mm and grow with the voxels.
 
     Args:
         name: what is wanted.
@@ -95,8 +106,9 @@ def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFam
     dense = {"displacement": Displacement, "greedy": Greedy, "velocity": Velocity}
     if name in dense and type(trained) is dense[name]:
         return trained
-    if name in dense and isinstance(trained, Dense):
-        shared = {key: getattr(trained, key) for key in ("gradient_sigma", "field_sigma", "solver", "regularities")}
+    if name in dense:
+        known = trained if isinstance(trained, Dense) else _usual(unit)
+        shared = {key: getattr(known, key) for key in ("gradient_sigma", "field_sigma", "solver", "regularities")}
         return dense[name](**shared)
     if name == "bspline" and isinstance(trained, BSpline):
         return trained
@@ -105,7 +117,33 @@ def family_named(name: TransformName, trained: AnyFamily, unit: float) -> AnyFam
         return BSpline(knots=KNOTS * unit, solver=LBFGS(length=0.5), regularities=(smooth,))
     if name == "affine":
         return trained if isinstance(trained, AffineField) else AffineField(solver=Adam(length=unit))
-    raise BadInput(f"a model of features that was trained with {type(trained).__name__.lower()} gives no {name} map")
+    raise BadInput(f"a model of features gives no {name} map")
+
+
+def _usual(unit: float) -> Dense:
+    """The family that features are trained with where nothing else is said, for a finest voxel of `unit` mm."""
+    usual = cast(Dense, Implicit.family)
+    return replace(usual, gradient_sigma=unit * usual.gradient_sigma, field_sigma=unit * usual.field_sigma)
+
+
+def search_memory(network: Solving, family: AnyFamily, grids: tuple[Grid, Grid], fixed: Grid) -> int:
+    """Bytes that a search takes at its highest point on the CPU beside the images, an estimate: rather too many than too few.
+
+    That point is in the network, or where the features of both images lie beside those that were divided by their deviation.
+
+    Args:
+        network: the model's.
+        family: of transforms.
+        grids: the working grid of the fixed image, and the lattice of the moving one (`moving_lattice`).
+        fixed: grid of the fixed image, which the map is carried to.
+    """
+    settings, stride = network.settings.features, network.features.stride
+    sizes = [math.prod(-(-n // stride) * stride for n in grid.shape) for grid in grids]
+    shares = [1 / factor**fixed.dim for factor in settings.scales]  # of the voxels, that a level has
+    features = settings.outputs * sum(shares) * sum(sizes)
+    looking = features + settings.widths * HIDDEN[type(settings)] * max(sizes)
+    solving = 2 * features + (SOLVED[type(family)] + settings.outputs) * shares[-1] * sizes[0]
+    return math.ceil(NUMBER * max(looking, solving, CARRIED * fixed.size))
 
 
 @torch.no_grad()

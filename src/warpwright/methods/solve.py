@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ def solve_levels(
     tolerance: float | None = None,
     adjoint: Adjoint | None = None,
     linked: bool = False,
+    closing: bool = False,
 ) -> Iterable[Carried]:
     """The field after each level. A sample that diverges keeps what the level began with.
 
@@ -64,12 +65,16 @@ def solve_levels(
         start: the field to begin from; None for none.
         tolerance: relative fall of the energy a step below which a sample stops at a level; None takes all steps.
         adjoint: how a solution is differentiated in the images; None for not at all.
-        linked: whether a level's solution is also differentiated in that of the coarser one, as if it were added to it.
+        linked: whether a level begins from the coarser one's solution with its graph, which `Unroll` alone passes on; else each
+            level is differentiated by itself.
+        closing: whether a level is judged by the energy of the point that it ends at, which is one more energy a level; else by
+            that of the point before it.
     """
     for task in tasks:
         if start is None:
             start = Carried(still(task.level), task.level.lattice)
-        start = Carried(_solve(task, family, similarity, affine, start, tolerance, adjoint, linked), task.level.lattice)
+        begin = start if linked else Carried(start.field.detach(), start.lattice)
+        start = Carried(_solve(task, family, similarity, affine, begin, tolerance, adjoint, closing), task.level.lattice)
         yield start
 
 
@@ -81,7 +86,7 @@ def _solve(
     coarser: Carried,
     tolerance: float | None,
     adjoint: Adjoint | None,
-    linked: bool,
+    closing: bool,
 ) -> Tensor:
     tell = None if task.begin is None else task.begin()
     level = task.level
@@ -90,11 +95,11 @@ def _solve(
     with torch.no_grad():
         reference = objective.data_term(still(level), *objective.images)
     if task.prompts:
-        unlike = float(objective.unlike().mean())
-        objective.regularities += tuple(replace(p, weight=p.weight * unlike) for p in task.prompts)
+        unlike = objective.unlike().double()
+        objective.regularities += tuple(Weighed(term=p, weights=p.weight * unlike) for p in task.prompts)
 
     def begun() -> Tensor:  # made anew where it is needed, not kept: it is large
-        return family.parameters(coarser.lattice.onto(coarser.field.detach(), shape, level.lattice), scale)
+        return family.parameters(coarser.lattice.onto(coarser.field, shape, level.lattice), scale)
 
     def precondition(gradient: Tensor) -> Tensor:
         if level.grid.size > LARGE:
@@ -112,6 +117,7 @@ def _solve(
         max_steps=task.steps,
         tolerance=tolerance,
         reference=reference,
+        closing=closing,
         progress=tell,
     )
     if task.end is not None:
@@ -120,11 +126,24 @@ def _solve(
     failed = torch.tensor([status is Status.DIVERGED for status in solution.status], device=found.device)
     if failed.any():
         found = torch.where(failed.reshape(-1, *(1,) * (found.ndim - 1)), begun(), found)
-    carried = family.carried(found, shape, scale)
-    if not (linked and torch.is_grad_enabled()):
-        return carried
-    way = coarser.lattice.onto(coarser.field, shape, level.lattice)
-    return carried + (way - way.detach())
+    return family.carried(found, shape, scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Weighed(Regularity):
+    """A term that counts for each sample by itself.
+
+    Args:
+        term: whose own weight is left aside.
+        weights: (B,), in double precision, so that they are rounded once.
+    """
+
+    term: Regularity
+    weights: Tensor
+
+    def regularity(self, displacement: Tensor, spacing: Sequence[float]) -> Tensor:
+        value = self.term.regularity(displacement, spacing)
+        return self.weights.to(value.dtype) * value
 
 
 def still(level: Level) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -46,7 +46,7 @@ class Solved:
         grids: of the fixed features of each level, where its field lies.
         family: of the transform.
         fixed: grid of the fixed image.
-        solutions: of each level, without a graph.
+        solutions: of each level, without a graph; judged by the energy of the point that each ended at.
         failed: (B,) whether the solve of a sample was not finite at a level, or ended worse than it began at every level.
         seconds: that each level took.
     """
@@ -80,8 +80,13 @@ class SolverLayer(nn.Module):
         family: of the transform, with its step rule; lengths are mm.
         steps: bound on the steps at every level, coarse to fine.
         tolerance: relative fall of a sample's energy a step below which it stops at a level; None takes all steps.
-        adjoint: how the result is differentiated in the features.
-        linked: whether the result of a level also depends, for the gradient, on that of the coarser one.
+        adjoint: how the result is differentiated in the features. Held fixed, whatever the rule: the deviation that features
+            are divided by, the weights of prompts, and which places the moving image reaches.
+        linked: whether the result of a level is also differentiated in that of the coarser one, where it began; else each level
+            is differentiated by itself. It needs `Unroll`.
+
+    Raises:
+        BadInput: levels are linked, and the rule does not differentiate a solution in its start.
     """
 
     def __init__(
@@ -99,13 +104,16 @@ class SolverLayer(nn.Module):
         self.tolerance = tolerance
         self.adjoint = adjoint or OneStep()
         self.linked = linked
+        if linked and not isinstance(self.adjoint, Unroll):
+            name = type(self.adjoint).__name__
+            why = f"{name} takes a solution not to depend on where it began, so that nothing passes from level to level"
+            raise BadInput(f"linked levels need the adjoint Unroll: {why}")
 
     def forward(
         self,
         fixed: FeaturePyramid,
         moving: FeaturePyramid,
         grids: tuple[Grid, Grid],
-        affine: np.ndarray | None = None,
         *,
         levels: int | None = None,
         weights: tuple[Tensor | None, Tensor | None] = (None, None),
@@ -118,26 +126,28 @@ class SolverLayer(nn.Module):
             fixed: features of the fixed images.
             moving: features of the moving images, which may be of another size and voxel size.
             grids: of the images the features are of.
-            affine: world affine, fixed to moving, that acts after the displacement; None for the identity.
-            levels: how many are solved, from the coarsest on; None for all.
-            weights: (B, 1, *S) and (B, 1, *M) weights of the images' voxels; None for one everywhere.
+            levels: how many are solved, from the coarsest on, at least 1; None for all.
+            weights: (B, 1, *S) and (B, 1, *M) weights of the images' voxels, B may be 1; None for one everywhere.
             prompts: further terms for a level.
             report: called before every step with the stage's name, the step, its bound and the first sample's energy.
 
         Raises:
-            BadInput: the pyramids do not belong together, or to the number of levels that the layer has steps for.
+            BadInput: the pyramids do not belong together, to the grids, to the weights, or to the number of levels that the
+                layer has steps for, or there are not as many levels as are to be solved.
             Failed: features are not finite.
         """
         pairs = feature_levels(fixed, moving, grids, weights)
         if len(pairs) != len(self.steps):
             raise BadInput(f"the features have {len(pairs)} levels, the solver has steps for {len(self.steps)}")
+        if levels is not None and not 1 <= levels <= len(pairs):
+            raise BadInput(f"{levels} levels are to be solved, expected 1 to {len(pairs)}, as many as the features have")
         unit = min(fixed.factors)
         solutions: list[Solution] = []
         began: list[float] = []
         ended: list[float] = []
 
         def done(solution: Solution) -> None:
-            solutions.append(solution)
+            solutions.append(replace(solution, value=solution.value.detach()))
             ended.append(time.perf_counter())
 
         tasks = [
@@ -151,9 +161,16 @@ class SolverLayer(nn.Module):
             )
             for level, factor, steps in list(zip(pairs, fixed.factors, self.steps, strict=True))[:levels]
         ]
-        matrix = np.eye(grids[0].dim + 1) if affine is None else affine
-        adjoint = self.adjoint if torch.is_grad_enabled() else None
-        solve = solve_levels(tasks, self.family, MSE(), matrix, tolerance=self.tolerance, adjoint=adjoint, linked=self.linked)
+        solve = solve_levels(
+            tasks,
+            self.family,
+            MSE(),
+            np.eye(grids[0].dim + 1),
+            tolerance=self.tolerance,
+            adjoint=self.adjoint if torch.is_grad_enabled() else None,
+            linked=self.linked,
+            closing=True,
+        )
         fields = tuple(solve)
         broken = torch.tensor([[status is Status.NONFINITE for status in s.status] for s in solutions]).any(0)
         failed = broken | torch.tensor([[status is Status.DIVERGED for status in s.status] for s in solutions]).all(0)
@@ -190,18 +207,21 @@ def feature_levels(
     """The levels of two pyramids, with the grids that their voxels lie on.
 
     Raises:
-        BadInput: they differ in scales, channels, axes or samples.
+        BadInput: they differ in scales, channels, axes or samples, or do not cover their grids, or weights lie on others.
         Failed: features are not finite, be it those of one sample, whose gradient would spoil the weights of all.
     """
     for name, pyramid, grid in zip(("fixed", "moving"), (fixed, moving), grids, strict=True):
         if any(f.ndim != grid.dim + 2 for f in pyramid.levels):
             raise BadInput(f"the {name} features have {pyramid.levels[0].ndim - 2} axes, the image {grid.dim}")
+        _check_size(name, pyramid, grid)
         if not all(bool(f.detach().isfinite().all()) for f in pyramid.levels):
             raise Failed(f"the features of the {name} image are not finite")
     if fixed.factors != moving.factors or any(
         a.shape[:2] != b.shape[:2] for a, b in zip(fixed.levels, moving.levels, strict=True)
     ):
         raise BadInput("the features of the fixed and moving images differ in scales, channels or samples, expected the same")
+    for name, weight, grid in zip(("fixed", "moving"), weights, grids, strict=True):
+        _check_weight(name, weight, grid, len(fixed.levels[0]))
     found: list[Level] = []
     for k, factor in enumerate(fixed.factors):
         scale = _deviation(fixed.levels[k], moving.levels[k])
@@ -213,6 +233,25 @@ def feature_levels(
         lattice = Lattice((factor,) * grids[0].dim, _shift(fixed, k, grids[0]))
         found.append(Level(Pair(f, m, fw, mw, fg, mg), lattice))
     return found
+
+
+def _check_size(name: str, pyramid: FeaturePyramid, grid: Grid) -> None:
+    """Refuse features of another image: what was added behind it is as much as before it, but for what makes a level whole."""
+    for level, factor in zip(pyramid.levels, pyramid.factors, strict=True):
+        for size, voxels, before in zip(spatial(level), grid.shape, pyramid.before, strict=True):
+            if not 0 <= factor * size - before - voxels <= before + max(pyramid.factors):
+                shape = "x".join(map(str, spatial(level)))
+                found = f"{shape} voxels at 1/{factor} with {list(pyramid.before)} added before the image"
+                raise BadInput(
+                    f"the {name} features have {found}, which are not those of an image of {list(grid.shape)} voxels"
+                )
+
+
+def _check_weight(name: str, weight: Tensor | None, grid: Grid, batch: int) -> None:
+    """Refuse weights that are not one for each voxel of an image, or of each image of a batch."""
+    if weight is not None and tuple(weight.shape) not in {(n, 1, *grid.shape) for n in (1, batch)}:
+        found = f"the weights of the {name} image are {list(weight.shape)}"
+        raise BadInput(f"{found}, expected {[batch, 1, *grid.shape]}, or 1 in place of the first number")
 
 
 @torch.no_grad()

@@ -133,11 +133,17 @@ def double(features: Tensor, shape: Sequence[int], mode: Literal["nearest", "lin
     return crop(F.interpolate(features, scale_factor=2, mode=LINEAR[features.ndim - 2], align_corners=False), shape)
 
 
-def resize(features: Tensor, shape: Sequence[int]) -> Tensor:
-    """Linear interpolation to any shape, voxels placed by their centres: (B, C, *T) to (B, C, *shape)."""
+def resize(features: Tensor, shape: Sequence[int], placing: Literal["centres", "corners"] = "centres") -> Tensor:
+    """Linear interpolation to any shape: (B, C, *T) to (B, C, *shape).
+
+    Args:
+        features: (B, C, *T).
+        shape: of the result.
+        placing: "centres" has the same borders of the outermost voxels, "corners" the same middles of them.
+    """
     if tuple(features.shape[2:]) == tuple(shape):
         return features
-    return F.interpolate(features, size=list(shape), mode=LINEAR[features.ndim - 2], align_corners=False)
+    return F.interpolate(features, size=list(shape), mode=LINEAR[features.ndim - 2], align_corners=placing == "corners")
 
 
 def crop(features: Tensor, shape: Sequence[int]) -> Tensor:

@@ -30,6 +30,8 @@ from warpwright.methods import (
     register_direct,
     register_pair,
 )
+from warpwright.methods.implicit import check_tolerance
+from warpwright.methods.search import moving_lattice, search_memory
 from warpwright.product.choice import TRANSFORMS, Choice, kind_of
 from warpwright.product.choices import Initialise, Kind
 from warpwright.product.model_folder import ModelFolder, Score, read_model
@@ -63,8 +65,7 @@ class OfFeatures:
     def __post_init__(self) -> None:
         if min(self.steps, default=0) < 1:
             raise BadInput(f"a search of features needs at least 1 step for each scale, got {list(self.steps)}")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise BadInput(f"tolerance must be at least 0 or absent, got {self.tolerance}")
+        check_tolerance(self.tolerance)
 
 
 KEYS = tuple(field.name for field in fields(OfFeatures))
@@ -106,6 +107,20 @@ class Learned:
     def searches(self) -> bool:
         """Whether the classical solver has a part in it."""
         return self.field_steps > 0 or self.initialise in ("moments", *SEARCHED)
+
+    def memory(self, fixed: Grid, moving: Grid) -> int:
+        """Bytes that a search by features takes on the CPU at its highest point, an estimate; 0 of a model that makes none.
+
+        Args:
+            fixed: grid of the fixed image.
+            moving: grid of the moving image, which is taken to lie where the model's own start puts it.
+        """
+        if self.search is None:
+            return 0
+        model = self.folder.model
+        grid = model.settings.lattice(fixed)
+        other = moving_lattice(grid, moving, model.settings.preparation.affine(fixed, moving))
+        return search_memory(cast(Solving, model.network), self.search.family, (grid, other), fixed)
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""

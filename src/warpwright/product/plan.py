@@ -88,9 +88,12 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that a search will need at most, beside what is read already: an estimate for the CPU, else 0."""
-        searches = self.learned is None or self.learned.searches
-        return needed(self.fixed.grid, self.moving.grid, self.settings) if searches and self.device == "cpu" else 0
+        """Bytes that a search, by images or features, will need at most beside what is read already: for the CPU, else 0."""
+        if self.device != "cpu":
+            return 0
+        grids = self.fixed.grid, self.moving.grid
+        by_images = needed(*grids, self.settings) if self.learned is None or self.learned.searches else 0
+        return max(by_images, 0 if self.learned is None else self.learned.memory(*grids))
 
     def run(self, progress: Callable[[Progress], None] | None = None) -> RegistrationResult:
         """Do the registration and score it.
@@ -141,6 +144,7 @@ class Plan:
             labels=None if labels is None else (labels.fixed, labels.moving, labels.before, labels.moved),
             points=points,
             prompted=() if self.prompts is None else self.prompts.values,
+            prompted_points=None if self.prompts is None else self.prompts.points,
         )
         masks = (self.fixed_mask, self.moving_mask)
         pair = (self.fixed, self.moving, masks, registration.forward, self.device)

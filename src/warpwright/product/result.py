@@ -221,7 +221,8 @@ class RegistrationResult:
         if not math.isnan(after):
             words.append(f"Dice {before:.3f} → {after:.3f}")
         if scores.tre_after:
-            words.append(f"landmarks {scores.tre_before['mean']:.2f} → {scores.tre_after['mean']:.2f} mm")
+            named = "prompted landmarks" if scores.tre_prompted else "landmarks"
+            words.append(f"{named} {scores.tre_before['mean']:.2f} → {scores.tre_after['mean']:.2f} mm")
         words.append(f"folds {scores.folded_percent:.2g} %")
         words.append(f"volume ratio {scores.min_determinant:.2g} to {float(self.jacobian.data.max()):.2g}")
         words.append(f"inverse {inverse_text(scores.inverse_consistency)}")

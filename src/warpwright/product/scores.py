@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from warpwright.evaluation import dice, inverse_consistency, mean_over_labels, summarise, target_registration_error
 from warpwright.evaluation import vanished_labels as find_vanished
@@ -28,6 +30,7 @@ __all__ = [
     "inverse_text",
     "judge",
     "nothing_to_improve",
+    "prompted_text",
     "score",
 ]
 
@@ -35,6 +38,8 @@ INEXACT = 0.5  # finest voxels, of the inverse's 95th percentile, from which a p
 WORSE = 1e-6  # a score that changed by less (an energy by this share) did not change
 TINY = 1e-3  # mm, of the inverse, below which digits mean nothing to a person
 ALIKE = 1e-4  # an energy that begins and ends below: images that were equal from the start
+TOLD = 0.1  # finest voxels between a landmark and one that was prompted, up to which they are the same
+LATER = ("prompted_landmarks", "tre_prompted")  # figures that earlier versions did not record
 APART = 0.01  # share of the smaller image covered, below which the images share next to nothing
 
 
@@ -53,6 +58,9 @@ class Scores:
         vanished_labels: labels of the moving image that are not in the moved labels.
         tre_before: mean, median, p90 and max of the landmarks' distances at the initial position, mm.
         tre_after: the same through the transform.
+        prompted_landmarks: rows, from 0, of the landmarks that the registration was told of, which therefore do not count in
+            `tre_before` and `tre_after`.
+        tre_prompted: whether it was told of all of them; then they do count there, and these figures judge nothing.
         folded_percent: voxels of the fixed grid with determinant <= 0, per cent.
         min_determinant: smallest determinant of the full map.
         sd_log_jacobian: standard deviation of the log determinant.
@@ -69,6 +77,8 @@ class Scores:
     vanished_labels: tuple[int, ...] = ()
     tre_before: Mapping[str, float] = field(default_factory=dict)
     tre_after: Mapping[str, float] = field(default_factory=dict)
+    prompted_landmarks: tuple[int, ...] = ()
+    tre_prompted: bool = False
     folded_percent: float
     min_determinant: float
     sd_log_jacobian: float
@@ -83,6 +93,13 @@ class Scores:
         )
         return mean_over_labels(before), mean_over_labels(after)
 
+    @property
+    def mean_tre(self) -> tuple[float, float]:
+        """Mean error of the landmarks that were not prompted, mm, before and after; NaN without any."""
+        if self.tre_prompted or not self.tre_after:
+            return math.nan, math.nan
+        return self.tre_before["mean"], self.tre_after["mean"]
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
         means = dict(zip(("mean_dice_before", "mean_dice_after"), self.mean_dice, strict=True)) if self.dice_after else {}
@@ -95,14 +112,14 @@ class Scores:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: they are not such figures.
         """
-        names = [one.name for one in fields(cls)]
+        names = [one.name for one in fields(cls) if one.name in found or one.name not in LATER]
         values = {name: found[name] for name in names}
         for name in names:
             if isinstance(values[name], Mapping):
                 values[name] = {key: _number(value) for key, value in values[name].items()}
             elif isinstance(values[name], list):
-                values[name] = tuple(int(label) for label in values[name])
-            else:
+                values[name] = tuple(int(value) for value in values[name])
+            elif not isinstance(values[name], bool):
                 values[name] = _number(values[name], math.inf if name.startswith("energy") else math.nan)
         for name in ("dice_before", "dice_after"):
             values[name] = {int(label): value for label, value in values[name].items()}
@@ -138,6 +155,7 @@ def score(
     labels: tuple[Image, Image, Image, Image] | None = None,
     points: tuple[Points, Points, Transform] | None = None,
     prompted: tuple[int, ...] = (),
+    prompted_points: tuple[Tensor, Tensor] | None = None,
 ) -> Scores:
     """The figures of one registration.
 
@@ -151,6 +169,7 @@ def score(
         labels: fixed, moving on its own grid, moving at its initial position, moved.
         points: landmarks of fixed and of moving, and the initial transform.
         prompted: labels that the registration was told of.
+        prompted_points: (N, D) world points of fixed and of moving that it was told of; None for none.
     """
     found: dict[str, Any] = {"prompted_labels": prompted}
     if labels is not None:
@@ -159,9 +178,12 @@ def score(
         found["dice_before"], found["dice_after"] = dice(fixed, before, both), dice(fixed, moved, both)
         found["vanished_labels"] = find_vanished(moving, moved)
     if points is not None:
-        first, second, start = points
+        first, second, start = points[0].world, points[1].world, points[2]
+        told = _told((first, second), prompted_points, TOLD * min(jacobian.grid.spacing))
+        found["prompted_landmarks"], found["tre_prompted"] = tuple(told.nonzero()[:, 0].tolist()), bool(told.all())
+        counted = told if found["tre_prompted"] else ~told
         for key, through in (("tre_before", start), ("tre_after", transform)):
-            found[key] = summarise(target_registration_error(first.world, second.world, through))
+            found[key] = summarise(target_registration_error(first[counted], second[counted], through))
     return Scores(
         energy_before=energies[0],
         energy_after=energies[1],
@@ -171,6 +193,14 @@ def score(
         inverse_consistency=inverse_consistency(transform, inverse, jacobian.grid),
         **found,
     )
+
+
+def _told(points: tuple[Tensor, Tensor], prompted: tuple[Tensor, Tensor] | None, near: float) -> Tensor:
+    """(N,) whether an end of a landmark lies no farther than `near` (mm) from that of one that was prompted."""
+    told = torch.zeros(len(points[0]), dtype=torch.bool)
+    for end, others in () if prompted is None else zip(points, prompted, strict=True):
+        told |= torch.cdist(end.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist").amin(1) <= near
+    return told
 
 
 def common_labels(fixed: Image, moving: Image) -> tuple[int, ...]:
@@ -230,6 +260,13 @@ def inverse_text(errors: Mapping[str, float]) -> str:
     return f"off by {errors['p95']:.2g} mm (95th percentile), at most {errors['max']:.2g} mm"
 
 
+def prompted_text(scores: Scores) -> str:
+    """What of the landmarks was prompted, in words; empty for nothing."""
+    if scores.tre_prompted:
+        return "all were prompted"
+    return f"without {len(scores.prompted_landmarks)} that were prompted" if scores.prompted_landmarks else ""
+
+
 def _gain(scores: Scores) -> float:
     return scores.energy_before - scores.energy_after
 
@@ -250,7 +287,7 @@ def _got_worse(scores: Scores) -> list[str]:
     """A sentence for labels and one for landmarks, if they were given and fit less well than before."""
     sentences: list[str] = []
     dice_before, dice_after = scores.mean_dice
-    tre_before, tre_after = (s.get("mean", math.nan) for s in (scores.tre_before, scores.tre_after))
+    tre_before, tre_after = scores.mean_tre
     if dice_after < dice_before - WORSE:
         sentences.append(f"got worse: mean Dice {dice_before:.3f} before, {dice_after:.3f} after")
     if tre_after > tre_before + WORSE:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from warpwright.product.result import RegistrationResult
-from warpwright.product.scores import energy_text, inverse_text
+from warpwright.product.scores import energy_text, inverse_text, prompted_text
 from warpwright.product.trust import trust_text
 
 __all__ = ["fact_lines", "pair_lines", "result_lines"]
@@ -32,9 +32,8 @@ def result_lines(result: RegistrationResult) -> list[str]:
         lines.append(f"Dice        {mean} ({each})")
     if scores.tre_after:
         one, two = scores.tre_before, scores.tre_after
-        lines.append(
-            f"landmarks   {one['mean']:.2f} -> {two['mean']:.2f} mm (median {two['median']:.2f}, max {two['max']:.2f})"
-        )
+        more = ", ".join(filter(None, (f"median {two['median']:.2f}", f"max {two['max']:.2f}", prompted_text(scores))))
+        lines.append(f"landmarks   {one['mean']:.2f} -> {two['mean']:.2f} mm ({more})")
     lines.append(f"folds       {scores.folded_percent:.3g} % of the voxels, least determinant {scores.min_determinant:.3g}")
     lines.append(f"inverse     {inverse_text(scores.inverse_consistency)}")
     if result.trust is not None:

@@ -1,7 +1,8 @@
 """The derivative of a pulled image along a direction of its displacement, first-order differentiable in the image.
 
 An implicit layer needs the mixed second derivative of an energy times a direction; with this it takes one gather and one
-splat instead of a second derivative of the interpolation.
+splat instead of a second derivative of the interpolation, where kernels are compiled. Elsewhere it is that second derivative,
+whose memory is some 20 times that of the channels: there give it few of them at a time.
 """
 
 from __future__ import annotations

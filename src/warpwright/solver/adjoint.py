@@ -6,7 +6,7 @@ everything that normalises a step, held fixed), the retraction R. At rest, with 
     dx/dp = (1 - J)^-1 (dR/du) U dg/dp,
 
 so a cotangent w becomes the gradient in p of `<v, g(x, p)>` at a fixed v = U' (dR/du)' y, where (1 - J') y = w. That is a
-derivative of the energy along v (`Objective.directional`); the energy is never differentiated twice in x for its sake, and
+derivative of the energy along v (`Objective.mixed`); the energy is never differentiated twice in x for its sake, and
 nothing is kept of the steps. The value that `minimise` returns is the same whatever the rule.
 
 References: Jena et al., DIO, 2025 (arXiv 2406.07361), which takes y = w ("Jacobian-free", after Fung et al., AAAI 2022); the
@@ -32,8 +32,10 @@ __all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Truncated", "Unroll", "a
 
 @dataclass(frozen=True)
 class Unroll:
-    """Differentiate through every step: exact for the algorithm as run, memory grows with the steps.
+    """Differentiate through every step, in the start as well: exact for the algorithm as run, memory grows with the steps.
 
+    Of solves one behind the other each is differentiated by itself if it begins from a start without a graph, as the levels of
+    `SolverLayer` do that are not linked.
     Compiled kernels, whose second derivatives would be worked out anew for each step behind them, are not used.
     """
 
@@ -163,11 +165,7 @@ class _Attach(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         own = [p.detach().requires_grad_(want) for p, want in zip(params, needed, strict=True)]
         direction = _direction(x.detach(), ctx.step, tuple(p.detach() for p in params), ctx.rule, cotangents[0])
-        wanted = [p for p in own if p.requires_grad]
-        with torch.enable_grad():
-            derivative = ctx.step.objective.directional(x.detach(), direction, *own).sum()
-        found = iter(torch.autograd.grad(derivative, wanted, allow_unused=True))
-        return (None, None, None, *(next(found) if want else None for want in needed))
+        return (None, None, None, *ctx.step.objective.mixed(x.detach(), direction, *own))
 
 
 def _direction(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Implicit, cotangent: Tensor) -> Tensor:

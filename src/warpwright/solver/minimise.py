@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpwright.kernels import plainly, total
 from warpwright.solver.adjoint import Adjoint, Implicit, Truncated, Unroll, attached
-from warpwright.solver.algorithms.base import Precondition, Retract, Solver, Step, add, same
+from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, Step, add, same
 from warpwright.solver.objective import Objective
 from warpwright.solver.solution import Solution, Status
 
@@ -30,6 +30,7 @@ def minimise(
     tolerance: float | None = None,
     window: int = 10,
     reference: Tensor | None = None,
+    closing: bool = False,
     progress: Callable[[int, Tensor], None] | None = None,
 ) -> Solution:
     """Minimise one energy per sample.
@@ -48,6 +49,8 @@ def minimise(
             the window.
         window: number of steps looked back on; no sample stops sooner.
         reference: (B,) scale of the energy (that of the identity, as a rule); default the energy at x0.
+        closing: whether the energy is also taken after the last step, once and without a gradient, so that what is said of a
+            solve that uses up its steps holds for the point that is returned; else for the one before it.
         progress: called before each step with the step number and the energies (B,).
 
     Returns:
@@ -59,7 +62,9 @@ def minimise(
     status, steps = [Status.MAX_STEPS] * batch, [max_steps] * batch
     active = torch.ones(batch, dtype=torch.bool, device=x.device)
     history: list[Tensor] = []
+    own: dict[int, State] = {}  # what a sample that stopped is differentiated with, whatever its mates do after it
     whole, unrolled = params, isinstance(adjoint, Unroll)
+    rule = adjoint if isinstance(adjoint, (Truncated, Implicit)) and torch.is_grad_enabled() else None
     params = params if unrolled else tuple(p.detach() for p in params)
     with torch.set_grad_enabled(unrolled), plainly() if unrolled else nullcontext():
         state = solver.init(x)
@@ -76,23 +81,39 @@ def minimise(
             for sample, reason in enumerate(stopped):
                 if active[sample] and reason is not None:
                     status[sample], steps[sample] = reason, step
+                    if rule is not None and batch > 1:
+                        own[sample] = _of(state, sample, x.ndim)
             active = active & torch.tensor([reason is None for reason in stopped], device=x.device)
             if not active.any():
                 break
             x = new if active.all() else _choose(active, new, x)
+        if closing and history and active.any():
+            with torch.no_grad():
+                history.append(torch.where(active, objective.value(x, *params), history[-1]))
+            defined = torch.isfinite(history[-1])
+            x = x if defined.all() else _choose(defined | ~active, x, previous)
+            for sample, lost in enumerate(active & ~defined):
+                status[sample] = Status.NONFINITE if lost else status[sample]
         trace = torch.stack(history) if history else objective.value(x, *params).detach()[None]
     for sample, rose in enumerate(trace[-1] > trace[0]):
         if rose and status[sample] is Status.MAX_STEPS:
             status[sample] = Status.DIVERGED
-    if history and isinstance(adjoint, (Truncated, Implicit)) and torch.is_grad_enabled():
+    if history and rule is not None:
+        if own:
+            state = solver.together([own[k] if k in own else _of(state, k, x.ndim) for k in range(batch)])
         repeated = Step(objective=objective, solver=solver, precondition=precondition, retract=retract, state=state)
-        x = attached(x.detach(), repeated, whole, adjoint)
+        x = attached(x.detach(), repeated, whole, rule)
     return Solution(x, trace[-1], tuple(status), tuple(steps), trace)
 
 
 def _choose(samples: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
     """`chosen` for the samples (B,) marked True, `other` for the rest."""
     return torch.where(samples.reshape(-1, *(1,) * (chosen.ndim - 1)), chosen, other)
+
+
+def _of(state: State, sample: int, axes: int) -> State:
+    """The state of one sample of an x of so many axes: (1, ...) each, in memory of its own, as a step may reuse the batch's."""
+    return tuple((one[sample : sample + 1] if one.ndim else one.reshape((1,) * axes)).clone() for one in state)
 
 
 def _stopped(

@@ -36,12 +36,20 @@ class Objective(ABC):
     def directional(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
         """Derivative of each energy along `direction`, (B,), differentiable in `params`.
 
-        Its gradient in the parameters is the mixed second derivative times `direction`, what an implicit layer needs.
+        Its gradient in the parameters is the mixed second derivative times `direction`, what an implicit layer needs: `mixed`.
         """
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.value(at, *params).sum(), at, create_graph=True)
             return (gradient * direction.detach()).flatten(1).sum(1)
+
+    def mixed(self, x: Tensor, direction: Tensor, *params: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of `directional`, summed over samples, in each of `params`; None in one that requires none."""
+        wanted = [p for p in params if p.requires_grad]
+        with torch.enable_grad():
+            derivative = self.directional(x, direction, *params).sum()
+        found = iter(torch.autograd.grad(derivative, wanted, allow_unused=True))
+        return tuple(next(found) if p.requires_grad else None for p in params)
 
     def hessian_product(self, x: Tensor, direction: Tensor, *params: Tensor) -> Tensor:
         """The second derivative of each energy in x, or a positive estimate of it, times `direction`: shape of x, detached."""

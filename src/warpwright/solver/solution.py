@@ -25,10 +25,12 @@ class Solution:
 
     Args:
         value: the minimiser found, shape of x0.
-        energy: (B,) energy of the last evaluated point of each sample.
+        energy: (B,) energy of the last evaluated point of each sample: of `value`, but for a sample that failed, or that used
+            up its steps with no evaluation after them.
         status: one for each sample.
         steps: steps taken by each sample.
-        history: (T, B) energy before each step; a sample that stopped repeats its last value.
+        history: (T, B) energy before each step, and after the last one where it was taken; a sample that stopped repeats its
+            last value.
     """
 
     value: Tensor

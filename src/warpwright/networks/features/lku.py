@@ -12,11 +12,10 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from warpwright.networks.features.base import FeatureArchitecture, FeatureExtractor
-from warpwright.networks.layers import CONVOLUTION, LINEAR, Block
+from warpwright.networks.layers import CONVOLUTION, Block, resize
 from warpwright.networks.lku_net import KERNEL
 from warpwright.networks.widths import scaled
 
@@ -95,7 +94,7 @@ class Enlarged(Block):
 
     def compute(self, *inputs: Tensor) -> Tensor:
         features, skip = inputs
-        larger = F.interpolate(features, size=list(skip.shape[2:]), mode=LINEAR[features.ndim - 2], align_corners=True)
+        larger = resize(features, skip.shape[2:], "corners")
         return torch.cat((self.activation(self.layer(larger)), skip), 1)
 
 

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from warpwright.product.scores import APART, INEXACT, Scores, better, energy_text, inverse_text, nothing_to_improve
+from warpwright.product.scores import (
+    APART,
+    INEXACT,
+    Scores,
+    better,
+    energy_text,
+    inverse_text,
+    nothing_to_improve,
+    prompted_text,
+)
 
 __all__ = ["Check", "Headline", "checks", "headline"]
 
@@ -43,11 +52,10 @@ def headline(verdict: Mapping[str, Any], scores: Scores, rows: Sequence[Check]) 
     """
     warnings = len(verdict["sentences"])
     count = f"{warnings} warning{'s' if warnings > 1 else ''}"
-    basis = [name for name, given in (("labels", scores.dice_after), ("landmarks", scores.tre_after)) if given]
+    judged = {"labels": scores.mean_dice, "landmarks": scores.mean_tre}
+    basis = [name for name, (_, after) in judged.items() if not math.isnan(after)]
     rests = (
-        f"Judged by similarity and by {' and '.join(basis)}."
-        if basis
-        else "Judged by similarity alone: no labels or landmarks."
+        f"Judged by similarity and by {' and '.join(basis)}." if basis else f"Judged by similarity alone: {_unjudged(scores)}."
     )
     if verdict["improved"]:
         return Headline(
@@ -57,6 +65,12 @@ def headline(verdict: Mapping[str, Any], scores: Scores, rows: Sequence[Check]) 
         return Headline(status="bad", text="Not improved", basis=rests)
     text = f"Nothing to improve, with {count}" if warnings else "Nothing to improve"
     return Headline(status="warn" if warnings else "good", text=text, basis=rests)
+
+
+def _unjudged(scores: Scores) -> str:
+    """Why neither labels nor landmarks have a part in a verdict."""
+    given = scores.dice_after or scores.tre_after
+    return "the labels and landmarks that were given were prompted" if given else "no labels or landmarks"
 
 
 def checks(scores: Scores, voxel: float) -> tuple[Check, ...]:
@@ -120,11 +134,12 @@ def _landmarks(scores: Scores) -> Check:
     if not scores.tre_after:
         return Check(name="Landmark error", found="no landmarks given", asked="not larger than before", status="none")
     before, after = scores.tre_before["mean"], scores.tre_after["mean"]
+    told = prompted_text(scores)
     return Check(
         name="Landmark error",
-        found=f"{before:.2f} → {after:.2f} mm on average",
+        found=f"{before:.2f} → {after:.2f} mm on average{told and f', {told}'}",
         asked="not larger than before",
-        status=_good(not after > before + 1e-6),
+        status="none" if scores.tre_prompted else _good(not after > before + 1e-6),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from warpwright.geometry import Grid, Image
 from warpwright.product.report.charts import sparkline
 from warpwright.product.report.run import Run
-from warpwright.product.scores import Scores
+from warpwright.product.scores import Scores, prompted_text
 
 __all__ = [
     "LabelRow",
@@ -74,8 +74,16 @@ class StageRow:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Landmarks:
-    """Errors of landmarks: statistics of all, those that fit least, and before and after all, (N,) mm, if they can be read."""
+    """Errors of the landmarks that count, mm.
 
+    Args:
+        remark: what was prompted; empty for nothing.
+        statistics: of all.
+        worst: those that fit least.
+        errors: (N,) before and after, if they can be read.
+    """
+
+    remark: str
     statistics: tuple[LandmarkRow, ...]
     worst: tuple[LandmarkRow, ...]
     errors: tuple[np.ndarray, np.ndarray] | None
@@ -128,7 +136,7 @@ def label_rows(scores: Scores, known: tuple[int, ...], lonely: Mapping[int, str]
 
 
 def landmark_table(scores: Scores, run: Run) -> Landmarks | None:
-    """The errors of the landmarks; None where none were given."""
+    """The errors of the landmarks, without those that were prompted unless all were; None where none were given."""
     if not scores.tre_after:
         return None
     names = {"mean": "mean", "median": "median", "p90": "90th percentile", "max": "largest"}
@@ -136,8 +144,9 @@ def landmark_table(scores: Scores, run: Run) -> Landmarks | None:
         LandmarkRow(name=text, before=_figure(scores.tre_before[key], 2), after=_figure(scores.tre_after[key], 2))
         for key, text in names.items()
     )
+    remark = prompted_text(scores)
     if run.points is None:
-        return Landmarks(statistics=statistics, worst=(), errors=None)
+        return Landmarks(remark=remark, statistics=statistics, worst=(), errors=None)
     from warpwright.evaluation import target_registration_error
     from warpwright.kernels import plainly
 
@@ -146,9 +155,11 @@ def landmark_table(scores: Scores, run: Run) -> Landmarks | None:
         before, after = (
             target_registration_error(fixed.world, moving.world, through).numpy() for through in (run.initial, run.transform)
         )
-    order = np.argsort(-after, kind="stable")[:WORST].tolist()
+    left_out = () if scores.tre_prompted else scores.prompted_landmarks
+    counted = np.array([k for k in range(len(after)) if k not in left_out], dtype=int)
+    order = counted[np.argsort(-after[counted], kind="stable")[:WORST]].tolist()
     worst = tuple(LandmarkRow(name=fixed.names[k], before=f"{before[k]:.2f}", after=f"{after[k]:.2f}") for k in order)
-    return Landmarks(statistics=statistics, worst=worst, errors=(before, after))
+    return Landmarks(remark=remark, statistics=statistics, worst=worst, errors=(before[counted], after[counted]))
 
 
 def stage_rows(stages: Sequence[Mapping[str, Any]]) -> tuple[StageRow, ...]:

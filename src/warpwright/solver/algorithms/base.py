@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +97,10 @@ class Solver(ABC):
         Returns:
             The next x, the energies (B,) at the x that was given, the next state.
         """
+
+    def together(self, states: Sequence[State]) -> State:
+        """The state of a batch from those of its samples, (1, ...) each, which need not have taken as many steps."""
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
     def held(self, step: Step, x: Tensor, params: tuple[Tensor, ...], gradient: Tensor) -> Linear:
         """The update at x as a linear function of the gradient, everything that normalises it held fixed, without memory.

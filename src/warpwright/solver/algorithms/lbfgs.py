@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,12 @@ class LBFGS(Solver):
         direction = direction * (self.length / torch.where(scaled & downhill, reach.clamp_min(self.length), reach))
         new, *found = self._search(objective, x, params, energy, gradient, direction)
         return new, energy, (*found, x, gradient, *pairs)
+
+    def together(self, states: Sequence[State]) -> State:
+        """As the base; before the pairs of a sample that has fewer come pairs of zeros, which count for nothing."""
+        most = max(len(state) for state in states)
+        padded = [(*s[:4], *[torch.zeros_like(s[2])] * (most - len(s)), *s[4:]) for s in states]
+        return super().together(padded)
 
     def _search(
         self, objective: Objective, x: Tensor, params: tuple[Tensor, ...], energy: Tensor, gradient: Tensor, direction: Tensor
