@@ -60,7 +60,8 @@ def hearts(data: Path, folder: Path, condition: str, fold: int) -> Given:
     """Slices of two patients to learn from, any two phases of one slice, and of the third one to score, one a fold.
 
     The figures of the validation are of the two patients at end-diastole and end-systole: hearts that are learned from, though
-    not their contours. No model is chosen by them.
+    not their contours. No step of a training is chosen by them, but settings are (`adacs/trials.py`), and in the other folds
+    these patients are scored.
 
     Args:
         data: folder of the public sets.

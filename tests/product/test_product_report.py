@@ -112,6 +112,8 @@ def test_landmarks_that_were_prompted_are_shown_and_judge_nothing():
     assert (top(scores).status, top(scores).basis) == ("good", "Judged by similarity and by labels.")
     alone = replace(scores, prompted_labels=(1, 2))
     assert top(alone).basis == "Judged by similarity alone: the labels and landmarks that were given were prompted."
+    without = replace(alone, tre_before={}, tre_after={}, prompted_landmarks=(), tre_prompted=False)
+    assert top(without).basis == "Judged by similarity alone: the labels that were given were prompted."
 
 
 def test_the_table_of_landmarks_is_of_those_that_count():

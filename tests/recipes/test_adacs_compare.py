@@ -103,7 +103,7 @@ def test_every_trial_has_settings_and_updates_the_model_equally_often(compare, t
         assert settings.steps - resting == plain.steps
         assert settings.seed == trial.seed
         names.add(trial.name)
-    assert len(names) == 136
+    assert len(names) == 142
     assert f"# {len(names)} trainings" in (ROOT / "README.md").read_text(encoding="utf-8")
     for part in compare.PARTS.values():
         assert len({trial.name for trial in part()}) == len(list(part()))

@@ -21,7 +21,7 @@ from warpwright.energies.similarity import LNCC, MIND, MSE, MutualInformation
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import spatial
 from warpwright.layers import FullSize, Integrate
-from warpwright.methods import Implicit, Model, ModelSettings, batch_loss
+from warpwright.methods import AnyNetwork, Implicit, Model, ModelSettings, TwoStep, batch_loss
 from warpwright.networks import FCNSS, AffineNet, Displacement, Velocity, VoxelMorph
 from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.networks.scoring import VoxelMap
@@ -604,10 +604,17 @@ def test_a_single_slice_of_a_volume_is_learned_from() -> None:
     assert math.isfinite(scheme.step(0, [flat], alone)["score_loss"])
 
 
-def test_adareg_is_for_networks_that_give_a_field() -> None:
-    for network, kind in ((AffineNet(), "affinenet"), (Implicit(features=FeatureUNetEncoder(), steps=(1, 1, 1)), "implicit")):
-        with pytest.raises(BadInput, match=f"the weighting adareg scales the field that a network gives, {kind} gives none"):
-            scheme_of(AdaReg(), network=network, layers=(), preparation=Preparation(spacing=(1.0, 1.0)))
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        (AffineNet(), "has a step that gives a linear map"),
+        (TwoStep(first=AffineNet(), second=VoxelMorph(field="displacement")), "has a step that gives a linear map"),
+        (Implicit(features=FeatureUNetEncoder(), steps=(1, 1, 1)), "solves for its map"),
+    ],
+)
+def test_adareg_is_for_networks_that_give_a_field(network: AnyNetwork, what: str) -> None:
+    with pytest.raises(BadInput, match=f"the weighting adareg scales a field that a network gives, this model {what}"):
+        scheme_of(AdaReg(), network=network, layers=(), preparation=Preparation(spacing=(1.0, 1.0), shape=(16, 16)))
 
 
 def test_a_score_that_is_no_number_has_not_collapsed() -> None:

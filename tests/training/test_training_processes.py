@@ -16,11 +16,11 @@ import torch
 from oracles.cohort import lines, tiny, tree, write_cohort, write_settings
 from warpwright.energies.losses import Images
 from warpwright.energies.similarity import MSE
-from warpwright.errors import BadInput, Failed
+from warpwright.errors import BadInput
 from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Likelihood, Plain
 from warpwright.training import Training, Validation, train, trial
 from warpwright.training.checkpoint import read_checkpoint
-from warpwright.training.processes import Processes, processes
+from warpwright.training.processes import LostProcess, Processes, processes
 
 # each rank has an output of its own, so that a second writer would be seen; one launch serves several trainings and goes
 # without numba, as what takes the time is to load torch and kernels
@@ -175,7 +175,7 @@ def test_means_and_agreement_over_processes(monkeypatch):
 
     monkeypatch.setattr(dist, "all_reduce", gone)
     for call in (lambda: group.synchronise(tensors), lambda: group.agree(True)):
-        with pytest.raises(Failed, match="another process of this training has ended"):
+        with pytest.raises(LostProcess, match=r"another process of this training has ended: .* or --resume if it was killed"):
             call()
     Processes().synchronise(tensors)
     assert not Processes().agree(False)

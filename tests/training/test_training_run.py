@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -33,6 +33,7 @@ from warpwright.schemes import SGD, Adam, AdaptiveScoring, Constant, Plain
 from warpwright.schemes.plain import PlainScheme
 from warpwright.training import Training, Validation, run, train, trial
 from warpwright.training.checkpoint import read_checkpoint
+from warpwright.training.processes import LostProcess
 from warpwright.training.stream import prepared
 from warpwright.training.validate import deciding, validate
 from warpwright.transforms import Preparation
@@ -375,6 +376,20 @@ def test_validation_leaves_the_model_as_it_was(tables):
 
 
 # ---- what goes wrong
+
+
+def test_a_failure_that_says_what_would_help_gets_no_other_advice(tables, tmp_path, monkeypatch):
+    def failing(error: Exception) -> str:
+        def step(*_: object) -> NoReturn:
+            raise error
+
+        monkeypatch.setattr(PlainScheme, "step", step)
+        return sentence_of(Failed, lambda: train(tiny(tables[2], 2), tmp_path / "run"))
+
+    sentence = failing(Failed("the score has collapsed: expected a larger alpha"))
+    assert sentence.startswith("step 1: the score has collapsed: expected a larger alpha (pairs ")
+    assert sentence.endswith("with these settings --resume comes to the same, a new run with others is needed")
+    assert failing(LostProcess("another process has ended")) == "another process has ended"  # --resume may well help
 
 
 def test_a_loss_that_is_no_number_stops_with_step_pairs_and_checkpoint(tables, tmp_path):

@@ -128,7 +128,7 @@ class Left:
     Args:
         path: of it.
         id: of its pair.
-        runs: whether the process that made it runs; None if it is on another machine.
+        runs: whether the process that made it runs; None if it is on another machine, or not known.
     """
 
     path: Path

@@ -18,14 +18,15 @@ from warpwright.energies.losses import Images, Smoothness, Term, VelocityPrior
 from warpwright.energies.pairs import PairBatch, Prediction
 from warpwright.energies.similarity import reduce
 from warpwright.errors import BadInput
-from warpwright.methods import Implicit, Model
-from warpwright.networks import AffineNet
+from warpwright.methods import Model, Solving
+from warpwright.networks.affine_net import AffineNetwork
 from warpwright.sampling import downsample
 from warpwright.schemes.weighting import Weighting, WeightingSettings, check_factors, check_pointwise, residuals, terms_of
 
 __all__ = ["AdaFrame", "AdaReg"]
 
 TINY = 1e-7
+OTHERS = {Solving: "solves for its map", AffineNetwork: "has a step that gives a linear map"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,9 @@ class AdaReg(WeightingSettings):
         check_pointwise("adareg", model)
         if not terms_of(model, Smoothness):
             raise BadInput("the weighting adareg weighs the smoothness of a field, the loss has none: expected that term")
-        if isinstance(model.settings.network, Implicit | AffineNet):
-            kind = type(model.settings.network).__name__.lower()
-            raise BadInput(
-                f"the weighting adareg scales the field that a network gives, {kind} gives none: expected another network"
-            )
+        for kind, what in OTHERS.items():
+            if any(isinstance(part, kind) for part in model.modules()):
+                raise BadInput(f"the weighting adareg scales a field that a network gives, this model {what}: expected another")
         if terms_of(model, VelocityPrior):
             raise BadInput("the weighting adareg and the term velocityprior are two ideas of smoothness: expected one of them")
         return Regularising(self, model)

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from warpwright.errors import Failed
 
-__all__ = ["Processes", "processes"]
+__all__ = ["LostProcess", "Processes", "processes"]
+
+
+class LostProcess(Failed):
+    """Another process of a training is gone, for a reason that it may have told."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Processes:
         """Replace tensors by their means over all processes, in place; one message for each dtype.
 
         Raises:
-            Failed: one of them has ended.
+            LostProcess: one of them has ended.
         """
         if self.count == 1:
             return
@@ -51,7 +55,11 @@ class Processes:
                 tensor.copy_(part.reshape(tensor.shape))
 
     def agree(self, value: bool) -> bool:
-        """Whether any process says so; all must ask."""
+        """Whether any process says so; all must ask.
+
+        Raises:
+            LostProcess: one of them has ended.
+        """
         if self.count == 1:
             return value
         flag = torch.tensor(float(value))
@@ -63,12 +71,14 @@ def _sum(tensor: Tensor) -> None:
     """The sum over all processes, in place.
 
     Raises:
-        Failed: one of them has ended; it tells why.
+        LostProcess: one of them has ended.
     """
     try:
         dist.all_reduce(tensor)
     except RuntimeError as error:
-        raise Failed("another process of this training has ended: expected what it tells to be mended") from error
+        raise LostProcess(
+            "another process of this training has ended: expected what it tells to be mended, or --resume if it was killed"
+        ) from error
 
 
 @contextmanager

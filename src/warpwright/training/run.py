@@ -32,7 +32,7 @@ from warpwright.schemes import Scheme
 from warpwright.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from warpwright.training.journal import Journal, model_card
 from warpwright.training.pictures import draw_kernels, draw_sample
-from warpwright.training.processes import Processes, processes
+from warpwright.training.processes import LostProcess, Processes, processes
 from warpwright.training.resuming import changed, cohort_digests
 from warpwright.training.settings import SEEDS, Training
 from warpwright.training.stream import Stream, prepared
@@ -296,6 +296,8 @@ class _Run:
     def _step_or_fail(self, number: int, batches: list[PairBatch]) -> dict[str, float]:
         try:
             return self.step(number, batches)
+        except LostProcess:
+            raise
         except Failed as error:
             raise self._failed(number + 1, str(error), batches) from None
 
@@ -312,7 +314,11 @@ class _Run:
         good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
         begin = f', which can begin with weights = "{model}"' if model.exists() else ""
         told = "expected" in what  # the sentence says itself what would help
-        other = "a new run" if told else "expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip"
+        other = (
+            "a new run with others is needed"
+            if told
+            else "expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip"
+        )
         return Failed(
             f"step {step}: {what} (pairs {names}); {good}; with these settings --resume comes to the same, {other}{begin}"
         )

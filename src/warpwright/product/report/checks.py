@@ -69,8 +69,8 @@ def headline(verdict: Mapping[str, Any], scores: Scores, rows: Sequence[Check]) 
 
 def _unjudged(scores: Scores) -> str:
     """Why neither labels nor landmarks have a part in a verdict."""
-    given = scores.dice_after or scores.tre_after
-    return "the labels and landmarks that were given were prompted" if given else "no labels or landmarks"
+    given = [name for name, after in (("labels", scores.dice_after), ("landmarks", scores.tre_after)) if after]
+    return f"the {' and '.join(given)} that were given were prompted" if given else "no labels or landmarks"
 
 
 def checks(scores: Scores, voxel: float) -> tuple[Check, ...]:
