@@ -148,7 +148,7 @@ def finished(trial: Trial, data: Path, output: Path, device: str) -> bool:
         if not trained(settings, folder, device):
             return False
     except Failed as error:
-        if trial.scheme != COLLAPSING or "the score has collapsed" not in str(error):
+        if trial.scheme not in COLLAPSING or "the score has collapsed" not in str(error):
             raise
         scores = {"failed": str(error).split(" (pairs")[0]}
     else:
@@ -246,8 +246,8 @@ def table(trials: Sequence[Trial], output: Path) -> str:
     Two columns are differences of DSC in points, over the seeds that both have: of the scheme over `vanilla`, and of `adacs`
     over the scheme. They give the mean, every seed (of hearts, every patient) and, of hippocampi, the bootstrap interval over
     pairs and p of the paired t-test (means over seeds), not corrected for the number of rows. A pair whose moved mask is empty
-    has DSC 0 and is left out of distances. A training that ended in a sentence has that in place of figures. AUC is that of
-    the score, and in brackets that of places alone.
+    has DSC 0 and is left out of distances. Where the training of a seed ended in a sentence, that and the DSC of the other
+    seeds are in place of figures. AUC is that of the score, and in brackets that of places alone.
     """
     rows = [
         "| data | network | scheme | images | DSC, % (seeds) | over vanilla | adacs over it | HD | ASD "
@@ -264,8 +264,9 @@ def table(trials: Sequence[Trial], output: Path) -> str:
             rows.append(f"| {data} | none | as it lies | {condition} | {by_seed(lies)}{' |' * 8}")
         for scheme, found in by_scheme.items():
             names = f"| {data} | {network} | {scheme} | {condition} |"
-            if failed := [one["failed"] for one in found.values() if "failed" in one]:
-                rows.append(f"{names} {'; '.join(failed)}{' |' * 8}")
+            if any("failed" in one for one in found.values()):
+                ends = (f"seed {seed}: {one.get('failed') or f'{dsc(one):.2f}'}" for seed, one in found.items())
+                rows.append(f"{names} {'; '.join(ends)}{' |' * 8}")
                 continue
             apart = [
                 difference(one, other, paired=data == "hippocampus") if one is not other else ""
@@ -277,7 +278,7 @@ def table(trials: Sequence[Trial], output: Path) -> str:
 
 def line(found: Mapping[int, Scores], over_vanilla: str, adacs_over: str) -> str:
     """The cells of one row but for its names."""
-    means = [100 * fmean(one["half"]["dsc"]) for one in found.values()]
+    means = [dsc(one) for one in found.values()]
     overlap, hausdorff, surface = (over(found, "published", name) for name in ("dsc", "hd", "asd"))
     seen, places = ([value for one in found.values() for value in one[name]] for name in ("auc", "auc_places"))
     cells = [
@@ -291,6 +292,11 @@ def line(found: Mapping[int, Scores], over_vanilla: str, adacs_over: str) -> str
         f"{np.nanmean(seen):.3f} ({np.nanmean(places):.3f})" if seen else "",
     ]
     return " | ".join(cells)
+
+
+def dsc(found: Scores) -> float:
+    """Mean DSC of a run's pairs at a half, per cent."""
+    return 100 * fmean(found["half"]["dsc"])
 
 
 def by_seed(means: Sequence[float]) -> str:
@@ -326,7 +332,7 @@ def difference(base: Mapping[int, Scores], other: Mapping[int, Scores], *, paire
     shared = sorted(set(base) & set(other))
     if not shared:
         return ""
-    each = [100 * (fmean(other[seed]["half"]["dsc"]) - fmean(base[seed]["half"]["dsc"])) for seed in shared]
+    each = [dsc(other[seed]) - dsc(base[seed]) for seed in shared]
     text = f"{fmean(each):+.2f}"
     if len(shared) > 1:
         text += f" ({', '.join(f'{d:+.2f}' for d in each)})"
