@@ -21,7 +21,7 @@ OF_DATA: dict[str, Table] = {  # as large as residuals are; narrow, as a score a
 }
 VARIANCE: dict[str, Table] = {"hearts": {}, "hippocampus": {"scale": 0.5}}  # its network costs as much
 SMOOTHNESS: dict[str, dict[str, float]] = {  # factor of its weight, see `choices`
-    "hearts": {"smoother": 2.0},  # a score below 1 weighs images down, which is not to be all that it does
+    "hearts": {"smoother": 2.0, "nll": 16.0, "beta-nll": 4.0},  # smoother: a score below 1 weighs images down as a whole
     "hippocampus": {"smoother": 2.0, "nll": 16.0, "beta-nll": 16.0, "adareg": 16.0},
 }
 SCHEMES: dict[str, Table] = {  # the table `scheme.weighting`
