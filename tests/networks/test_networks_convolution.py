@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from warpwright.networks.convolution import Convolution3d
+from warpwright.networks.convolution import Convolution3d, Transposed3d
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {"padding": 1},
@@ -77,3 +80,35 @@ def test_autocast_and_the_meta_device() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(torch.rand(1, 4, 5, 6, 7)).dtype == torch.bfloat16
     assert layer.to("meta")(torch.rand(1, 4, 5, 6, 7, device="meta")).shape == (1, 6, 5, 6, 7)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (2, 2, 2), (2, 5, 3), (3, 2, 2), (4, 2, 3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Convolution3d(16, 8, 3, padding=1),
+        lambda: Convolution3d(16, 8, 5, padding=2),
+        lambda: Transposed3d(16, 8, 2, 2),
+        lambda: Transposed3d(16, 8, 3, 2, 1, output_padding=1),
+        lambda: Transposed3d(16, 8, 4, 2, 1),
+    ],
+)
+def test_bfloat16_has_the_gradients_of_small_volumes(shape: tuple[int, ...], make: Callable[[], nn.Module]) -> None:
+    """Whatever was in the memory before, which torch 2.13.0 reads where the first axis is shorter than the kernel."""
+    torch.manual_seed(5)
+    layer = make()
+    exact = copy.deepcopy(layer).double()
+    given = torch.randn(2, 16, *shape)
+    wanted = exact(given.double())
+    cotangent = torch.randn(wanted.shape)
+    wanted.backward(cotangent.double())
+    for _ in range(5):
+        torch.full((50_000,), math.nan)  # and freed
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer(given)
+        assert out.dtype == torch.bfloat16
+        out.backward(cotangent.to(out.dtype))
+        for ours, theirs in zip(layer.parameters(), exact.parameters(), strict=True):
+            scale = float(theirs.grad.abs().max())  # type: ignore[union-attr]
+            torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0.0, atol=0.03 * scale)  # type: ignore[union-attr]

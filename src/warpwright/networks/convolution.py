@@ -1,4 +1,4 @@
-"""Convolution of volumes that always takes the quicker way on a CPU."""
+"""Convolutions of volumes that take the quicker way on a CPU, and there in bfloat16 the right one."""
 
 from __future__ import annotations
 
@@ -7,25 +7,50 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Convolution3d"]
+__all__ = ["Convolution3d", "Transposed3d"]
 
 Axes = list[int]
 
 
 class Convolution3d(nn.Conv3d):
-    """As `torch.nn.Conv3d`, by oneDNN also for one small volume.
+    """As `torch.nn.Conv3d`, by oneDNN also for one small volume, and in single precision where bfloat16 would come out wrong.
 
     For a batch of one whose channels times the first two of its three axes are at most 20480, torch takes a way of its own that
     is up to six times slower; the rule was made for images. Results agree to rounding. The transforms of `torch.func` do not
     know the quicker way.
+
+    In bfloat16 the CPU's gradient of the weights reads memory that was never written (torch 2.13.0) where the first axis of the
+    volume is shorter than the kernel: at the coarse end of a U-Net, say.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        if input.shape[-3] < self.kernel_size[0] and _halved(input):
+            with torch.autocast("cpu", enabled=False):
+                return super()._conv_forward(input.float(), weight, bias).to(torch.bfloat16)
         plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
         if len(input) > 1 or input.ndim != 5 or not plain or not _served(input, weight):
             return super()._conv_forward(input, weight, bias)
         settings = [list(cast(tuple[int, ...], s)) for s in (self.padding, self.stride, self.dilation)]
         return cast(Tensor, _OneDNN.apply(input, weight, bias, *settings, self.groups))
+
+
+class Transposed3d(nn.ConvTranspose3d):
+    """As `torch.nn.ConvTranspose3d`; on a CPU in single precision where autocast asks for bfloat16.
+
+    There the gradient of small volumes is wrong, or writes beyond its memory and ends the process (torch 2.13.0).
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        if not _halved(input):
+            return super().forward(input, output_size)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float(), output_size).to(torch.bfloat16)
+
+
+def _halved(volume: Tensor) -> bool:
+    """Whether autocast has a CPU convolve it in bfloat16."""
+    asked = volume.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return asked and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def _served(volume: Tensor, weight: Tensor) -> bool:

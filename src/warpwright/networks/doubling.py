@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from warpwright.networks.convolution import Transposed3d
+
 __all__ = ["DOUBLING"]
 
 FEW = 36  # places up to which one product of matrices is quicker than torch's way, which reorders all weights at every call
@@ -18,7 +20,7 @@ MANY = 1 << 20  # weights from which that matters
 class Doubling(nn.Module):
     """Kernels of 4, stride 2, padding 1: a layer of torch under another way to compute the same, to rounding.
 
-    Mixed in before `torch.nn.ConvTranspose2d` or `3d`.
+    Mixed in before `torch.nn.ConvTranspose2d` or `Transposed3d`.
     """
 
     weight: Tensor
@@ -39,7 +41,7 @@ class Doubling2d(Doubling, nn.ConvTranspose2d):
         super().__init__(inputs, outputs, 4, 2, 1)
 
 
-class Doubling3d(Doubling, nn.ConvTranspose3d):
+class Doubling3d(Doubling, Transposed3d):
     """In 3-D."""
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from warpwright.networks.convolution import Convolution3d
+from warpwright.networks.convolution import Convolution3d, Transposed3d
 
 __all__ = [
     "AVERAGE_POOL",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Convolution3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: Transposed3d}
 AVERAGE_POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
