@@ -43,6 +43,7 @@ __all__ = ["Event", "Outcome", "train", "trial"]
 
 CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "training.json"
 MODEL, PICTURES, EVENTS = "model", "pictures", "tensorboard"
+ADVICE = "expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,15 +314,9 @@ class _Run:
         path, model = self.output / CHECKPOINT, (self.output / MODEL).absolute()
         good = f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
         begin = f', which can begin with weights = "{model}"' if model.exists() else ""
-        told = "expected" in what  # the sentence says itself what would help
-        other = (
-            "a new run with others is needed"
-            if told
-            else "expected a new run with others, say a smaller scheme.optimiser.rate or scheme.clip"
-        )
-        return Failed(
-            f"step {step}: {what} (pairs {names}); {good}; with these settings --resume comes to the same, {other}{begin}"
-        )
+        other = "a new run with others is needed" if "expected" in what else ADVICE  # a sentence may say itself what would help
+        again = f"with these settings --resume comes to the same, {other}{begin}"
+        return Failed(f"step {step}: {what} (pairs {names}); {good}; {again}")
 
     def _resume(self) -> int:
         """Take up the checkpoint; how many steps are done. A run that was stopped before its first one begins again."""
