@@ -13,6 +13,7 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,6 +34,21 @@ RECIPES = sorted(
 Seeds = dict[int, ModelFolder]  # models of one configuration
 
 
+@dataclass(frozen=True)
+class Asked:
+    """In which ways models register beside their own.
+
+    Args:
+        refine: steps of refinement of a model for a pair, 0 for none.
+        transforms: what models of features also give, in the first table.
+        intensities: weight of the images beside their features, in every table; None for no such row.
+    """
+
+    refine: int = 0
+    transforms: tuple[TransformName, ...] = ()
+    intensities: float | None = None
+
+
 def main() -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -43,6 +59,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, each configuration for each")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
     parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
+    parser.add_argument("--intensities", type=float, help="weight of the images beside the features of models, a row more")
     parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FOLDER", help="model folders that are scored as well")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -76,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
                 return 1
         models[config.stem] = {seed: read_model(folder / "model") for seed, folder in folders.items()}
     models |= {name: {0: model} for name, model in given.items()}
-    return report(cohort, output, models, options.refine, options.transforms)
+    return report(cohort, output, models, Asked(options.refine, tuple(options.transforms), options.intensities))
 
 
 def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
@@ -100,17 +117,28 @@ def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
     return found
 
 
-def ways_of(model: ModelFolder, refine: int, transforms: list[TransformName]) -> dict[str, tuple[Way, bool]]:
-    """The ways in which a model registers, by what a row adds to its name, and whether pairs are also swapped."""
-    if isinstance(model.model.network, Solving):
-        return {"": (by_model(model), True)} | {f", {t}": (by_features(model, t), False) for t in transforms}
-    refined = {f", --refine {refine}": (by_model(model, refine), False)} if refine else {}
-    return {"": (by_model(model), True), **refined}
+def ways_of(model: ModelFolder, asked: Asked, *, first: bool) -> dict[str, tuple[Way, bool]]:
+    """The ways in which a model registers, by what a row adds to its name, and whether pairs are also swapped.
+
+    Args:
+        model: what registers.
+        asked: ways beside its own.
+        first: whether it is for the first table.
+    """
+    plain = {"": (by_model(model), True)}
+    if not isinstance(model.model.network, Solving):
+        refined = {f", --refine {asked.refine}": (by_model(model, asked.refine), False)} if asked.refine else {}
+        return plain | refined
+    others = {f", {kind}": (by_features(model, kind), False) for kind in (asked.transforms if first else ())}
+    if asked.intensities is not None:
+        others |= {f", intensities {asked.intensities:g}": (by_features(model, intensities=asked.intensities), False)}
+    return plain | others
 
 
-def rows_of(name: str, seeds: Seeds, pairs: Sequence[TestPair], refine: int, transforms: list[TransformName]) -> list[Row]:
+def rows_of(name: str, seeds: Seeds, pairs: Sequence[TestPair], asked: Asked, *, first: bool) -> list[Row]:
     """Rows of a configuration: for every way those of the seeds, and where there are several the mean of them."""
-    ways, rows = {seed: ways_of(model, refine, transforms) for seed, model in seeds.items()}, []
+    ways = {seed: ways_of(model, asked, first=first) for seed, model in seeds.items()}
+    rows: list[Row] = []
     for added in next(iter(ways.values())):
         found = [
             score(f"{name}{f', seed {seed}' if seed else ''}{added}", way[added][0], pairs, swapped=way[added][1])
@@ -120,15 +148,14 @@ def rows_of(name: str, seeds: Seeds, pairs: Sequence[TestPair], refine: int, tra
     return rows
 
 
-def report(cohort: Cohort, output: Path, models: dict[str, Seeds], refine: int, transforms: list[TransformName]) -> int:
+def report(cohort: Cohort, output: Path, models: dict[str, Seeds], asked: Asked) -> int:
     """Score every way and print the tables.
 
     Args:
         cohort: whose test pairs are registered.
         output: folder of the figure and of all numbers.
         models: by name and seed.
-        refine: steps of refinement of a model for a pair, 0 for none.
-        transforms: that models of features also give, in the first table.
+        asked: in which other ways models register.
     """
     machine = {
         "processor": platform.processor() or platform.machine(),
@@ -137,11 +164,11 @@ def report(cohort: Cohort, output: Path, models: dict[str, Seeds], refine: int, 
     }
     tables: dict[str, list[Row]] = {}
     for title, pairs in cohort.test.items():
-        asked = ", ".join(cohort.classical.values()) or "defaults"
-        reference = score(f"classical, {asked}", classical(cohort.classical), pairs)
+        settings = ", ".join(cohort.classical.values()) or "defaults"
+        reference = score(f"classical, {settings}", classical(cohort.classical), pairs)
         rows = [score("as it lies", nothing, pairs), reference]
         for name, seeds in models.items():
-            rows += rows_of(name, seeds, pairs, refine, [] if tables else transforms)
+            rows += rows_of(name, seeds, pairs, asked, first=not tables)
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
         timed = [f"{times_line(row)}\n" for row in rows if row.searches_features]
         sys.stdout.write(f"\n{times_header()}\n{''.join(timed)}" if timed else "")

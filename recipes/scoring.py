@@ -17,6 +17,7 @@ from warpwright.evaluation import bootstrap_interval, dice, hd95, mean_over_labe
 from warpwright.geometry import Grid, Image, identity_points, jacobian_determinant
 from warpwright.io import read_labels, read_scalar
 from warpwright.methods import (
+    Intensities,
     Refinement,
     Registration,
     Search,
@@ -108,11 +109,20 @@ def by_model(folder: ModelFolder, refine: int = 0) -> Way:
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, refinement=Refinement(steps=refine))
 
 
-def by_features(folder: ModelFolder, transform: TransformName) -> Way:
-    """A model of features with another family of transforms than the one it was trained with."""
+def by_features(folder: ModelFolder, transform: TransformName | None = None, intensities: float | None = None) -> Way:
+    """A model of features with something else than it was trained with.
+
+    Args:
+        folder: the model.
+        transform: family of transforms; None for its own.
+        intensities: weight of the images' local correlation beside the features; None for none.
+    """
     network = cast(Solving, folder.model.network)
-    family = family_named(transform, network.settings.family, min(network.spacing))
-    search = replace(Search.trained(network.settings), family=family)
+    search = Search.trained(network.settings)
+    if transform is not None:
+        search = replace(search, family=family_named(transform, network.settings.family, min(network.spacing)))
+    if intensities is not None:
+        search = replace(search, intensities=Intensities(weight=intensities))
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, search=search)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from warpwright.config import to_mapping
+from warpwright.energies.similarity import LNCC
 from warpwright.errors import BadInput, Failed
 from warpwright.geometry import Grid, Image, identity_points
-from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Model, ModelSettings, Solving
+from warpwright.methods import AnyFamily, BSpline, Displacement, Implicit, Intensities, Model, ModelSettings, Search, Solving
 from warpwright.methods.implicit import AnyFeatures
 from warpwright.methods.search import search_memory
 from warpwright.networks.features import FeatureLKU, FeatureUNetEncoder
@@ -72,6 +73,22 @@ def test_the_smoothing_is_any_without_training_anew(dim: int, tmp_path: Path) ->
         spread.append(smooth.scores.sd_log_jacobian)
     assert spread == sorted(spread, reverse=True)
     assert spread[-1] < 0.5 * spread[0]
+
+
+def test_a_file_lets_the_images_count_beside_their_features(dim: int, tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", dim), tmp_path / "c.toml"
+    trained = searched(folder)
+    assert trained.record["model"]["intensities"] is None
+    file.write_text('[intensities]\nweight = 2.0\nsimilarity = { kind = "lncc", radius = 3 }\n')
+    beside = searched(folder, file)
+    assert beside.record["model"]["intensities"]["weight"] == 2.0
+    assert beside.record["model"]["intensities"]["similarity"]["radius"] == 3
+    assert beside.record["model"]["family"] == trained.record["model"]["family"]
+    unlike = [LNCC().similarity(found.moved.data[None], pair(dim)[0].data[None]).item() for found in (beside, trained)]
+    assert unlike[0] < 0.97 * unlike[1]
+    file.write_text("[intensities]\nweight = -1.0\n")
+    with pytest.raises(BadInput, match=r"c\.toml.*: the weight of intensities must be above 0 and finite, got -1.0"):
+        searched(folder, file)
 
 
 def test_steps_and_tolerance_are_laid_over_those_of_training(dim: int, tmp_path: Path) -> None:
@@ -141,16 +158,18 @@ def test_a_search_holds_both_pyramids_twice(features: AnyFeatures) -> None:
     """As they are and divided by their deviation; images are enlarged until the network can halve them."""
     grid = Grid.regular((64, 64, 64))
 
-    def memory(lattice: Grid = grid, **changed: Any) -> float:
+    def memory(lattice: Grid = grid, intensities: Intensities | None = None, **changed: Any) -> float:
         """Bytes for each voxel."""
         settings = replace(features, **changed)
         network = Solving(Implicit(features=settings, steps=(1,) * len(settings.scales)), 3, 1, (1.0, 1.0, 1.0))
-        return search_memory(network, FAMILY, (lattice, grid), grid) / grid.size
+        search = Search(family=FAMILY, steps=network.settings.steps, intensities=intensities)
+        return search_memory(network, search, (lattice, grid), grid) / grid.size
 
     channel = 4 * 2 * (1 + 1 / 8 + 1 / 64)  # bytes of one channel of both pyramids for each voxel
     assert memory(outputs=64) > 64 * 2 * channel
     assert memory(outputs=128) - memory(outputs=64) == pytest.approx(64 * (2 * channel + 4))
     assert memory(scales=(4, 2)) < memory()
+    assert memory(intensities=Intensities(), outputs=64) > memory(outputs=64)
     assert memory(grid.crop((0, 0, 0), (61, 62, 63))) == memory()
 
 

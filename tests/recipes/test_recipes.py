@@ -171,7 +171,8 @@ def test_a_table_is_printed_and_drawn(cohorts, tmp_path: Path, capsys: pytest.Ca
     sides = [Path(str(folder / f"{kind}_{number}.nii.gz")) for kind in ("image", "labels") for number in (130, 132)]
     named = dict(zip(("fixed", "moving", "fixed_labels", "moving_labels"), sides, strict=True))
     pair = cohorts.TestPair(name="130 132", **named, labels=(1, 2))
-    importlib.import_module("run").report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, {}, 0, [])
+    run = importlib.import_module("run")
+    run.report(cohorts.Cohort(rows=[], test={"two people": [pair]}), tmp_path, {}, run.Asked())
     lying, classical = json.loads((tmp_path / "results.json").read_text())["tables"]["two people"]["rows"]
     assert classical["dice"][0] > lying["dice"][0] + 0.1
     assert lying["inconsistency"] == [0.0]
@@ -195,15 +196,18 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
     monkeypatch.setitem(run.COHORTS, "hippocampus", lambda *_: cohorts.Cohort(rows=[], test={"two people": [pair]}))
     monkeypatch.setattr(run, "classical", lambda _: sys.modules["scoring"].nothing)
     given = ["run.py", "hippocampus", "--data", "DATA", "--output", str(tmp_path), "--threads", "1", "--only", "none"]
-    monkeypatch.setattr(sys, "argv", [*given, "--transforms", "affine", "--models", f"seen={tmp_path / 'm'}"])
+    more = ["--transforms", "affine", "--intensities", "0.5", "--models", f"seen={tmp_path / 'm'}"]
+    monkeypatch.setattr(sys, "argv", [*given, *more])
     assert run.main() == 0
     found = json.loads((tmp_path / "hippocampus" / "results.json").read_text())["tables"]["two people"]["rows"]
-    assert [row["name"] for row in found] == ["as it lies", "classical, defaults", "seen", "seen, affine"]
+    ways = ["seen", "seen, affine", "seen, intensities 0.5"]
+    assert [row["name"] for row in found] == ["as it lies", "classical, defaults", *ways]
+    assert found[2]["similarity"][0] > found[4]["similarity"][0] + 0.001
     (stages,) = found[2]["stages"]
     assert list(stages) == ["features", "displacement 1/2", "displacement 1/1", "map"]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-3:-2] == ["|---|---|---|---|---|"]
-    name, *seconds = printed[-2].strip("| ").split(" | ")
+    assert printed[-4:-3] == ["|---|---|---|---|---|"]
+    name, *seconds = printed[-3].strip("| ").split(" | ")
     steps = stages["displacement 1/2"] + stages["displacement 1/1"]
     expected = (stages["features"], steps, stages["map"], found[2]["seconds"][0])
     assert (name, seconds) == ("seen", [f"{value:.3f}" for value in expected])

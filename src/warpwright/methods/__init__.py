@@ -4,6 +4,7 @@ from warpwright.methods.batch_loss import Losses, batch_loss, views
 from warpwright.methods.deformable import AffineField, AnyFamily, BSpline, Displacement, Family, Greedy, Velocity
 from warpwright.methods.direct import register_direct
 from warpwright.methods.implicit import Implicit, Solving
+from warpwright.methods.intensities import Intensities
 from warpwright.methods.matching import Matching
 from warpwright.methods.memory import needed
 from warpwright.methods.model import Model, ModelSettings, predict_both
@@ -46,6 +47,7 @@ __all__ = [
     "Greedy",
     "Implicit",
     "Initialise",
+    "Intensities",
     "Linear",
     "Losses",
     "Matching",

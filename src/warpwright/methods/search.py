@@ -26,6 +26,7 @@ from warpwright.methods.deformable import (
     Velocity,
 )
 from warpwright.methods.implicit import AnyFeatures, Implicit, Solving
+from warpwright.methods.intensities import Intensities
 from warpwright.methods.levels import Level
 from warpwright.methods.prepare import Annotated, lay_image
 from warpwright.methods.prompting import Prompting
@@ -46,6 +47,7 @@ NUMBER = 4  # bytes of one in single precision
 HIDDEN: dict[type[AnyFeatures], int] = {FeatureUNet: 205, FeatureUNetEncoder: 85, FeatureLKU: 240, FeatureLKUEncoder: 230}
 # of a search for each voxel of the finest level, beside features
 SOLVED: dict[type[AnyFamily], int] = {Displacement: 48, Greedy: 48, AffineField: 48, Velocity: 60, BSpline: 85}
+BESIDE = 45  # and where images count beside features, by LNCC
 CARRIED = 34  # and of a map for each voxel of the fixed image, while it is inverted
 STILL = "the search made the features no more alike: the images stay as the start lays them"
 
@@ -59,12 +61,14 @@ class Search:
         steps: bound on the solver's steps at every scale of the features, coarse to fine.
         tolerance: relative fall of the energy a step below which it stops at a level; None takes all steps.
         prompts: what a person marked; None for nothing.
+        intensities: how the images themselves count beside their features; None for not at all.
     """
 
     family: AnyFamily
     steps: tuple[int, ...]
     tolerance: float | None = None
     prompts: Prompting | None = None
+    intensities: Intensities | None = None
 
     @classmethod
     def trained(cls, settings: Implicit) -> Self:
@@ -126,14 +130,14 @@ def _usual(unit: float) -> Dense:
     return replace(usual, gradient_sigma=unit * usual.gradient_sigma, field_sigma=unit * usual.field_sigma)
 
 
-def search_memory(network: Solving, family: AnyFamily, grids: tuple[Grid, Grid], fixed: Grid) -> int:
+def search_memory(network: Solving, search: Search, grids: tuple[Grid, Grid], fixed: Grid) -> int:
     """Bytes that a search takes at its highest point on the CPU beside the images, an estimate: rather too many than too few.
 
     That point is in the network, or where the features of both images lie beside those that were divided by their deviation.
 
     Args:
         network: the model's.
-        family: of transforms.
+        search: what is looked for.
         grids: the working grid of the fixed image, and the lattice of the moving one (`moving_lattice`).
         fixed: grid of the fixed image, which the map is carried to.
     """
@@ -142,7 +146,8 @@ def search_memory(network: Solving, family: AnyFamily, grids: tuple[Grid, Grid],
     shares = [1 / factor**fixed.dim for factor in settings.scales]  # of the voxels, that a level has
     features = settings.outputs * sum(shares) * sum(sizes)
     looking = features + settings.widths * HIDDEN[type(settings)] * max(sizes)
-    solving = 2 * features + (SOLVED[type(family)] + settings.outputs) * shares[-1] * sizes[0]
+    solved = SOLVED[type(search.family)] + (0 if search.intensities is None else BESIDE)
+    solving = 2 * features + (solved + settings.outputs) * shares[-1] * sizes[0]
     return math.ceil(NUMBER * max(looking, solving, CARRIED * fixed.size))
 
 
@@ -177,10 +182,11 @@ def searched(
     begin = time.perf_counter()
     own = next(network.parameters())
     grids = grid, moving_lattice(grid, sides[1].image.grid, affine)
-    pyramids, weights = [], []
+    images, pyramids, weights = [], [], []
     with evaluating(network):
         for side, transform, lattice in zip(sides, (Affine.identity(grid.dim), affine), grids, strict=True):
             image, weight = (x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, lattice))
+            images.append(image)
             pyramids.append(network.pyramid(image))
             weights.append(weight)
     looked = time.perf_counter()
@@ -192,7 +198,8 @@ def searched(
             progress(Progress(name, step, steps, energy))
 
     def terms(level: Level) -> list[Regularity]:
-        return [] if search.prompts is None else search.prompts.at(level, affine, np.eye(grid.dim + 1))
+        beside = [] if search.intensities is None else [search.intensities.at(level, (images[0], images[1]), grids)]
+        return beside if search.prompts is None else beside + search.prompts.at(level, affine, np.eye(grid.dim + 1))
 
     solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), prompts=terms, report=report)
     _refuse_broken(solved, scales, f"{sides[0].image.name} and {sides[1].image.name}")

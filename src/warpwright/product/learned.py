@@ -31,6 +31,7 @@ from warpwright.methods import (
     register_pair,
 )
 from warpwright.methods.implicit import check_tolerance
+from warpwright.methods.intensities import Intensities
 from warpwright.methods.search import moving_lattice, search_memory
 from warpwright.product.choice import TRANSFORMS, Choice, kind_of
 from warpwright.product.choices import Initialise, Kind
@@ -53,6 +54,7 @@ class OfFeatures:
         deformable: the family of transforms.
         steps: bound on the steps at every scale of the features, coarse to fine.
         tolerance: relative fall of the energy a step below which a scale stops; None takes all steps.
+        intensities: how the images themselves count beside their features; None for not at all.
 
     Raises:
         BadInput: there is a scale without steps, or the tolerance is negative.
@@ -61,6 +63,7 @@ class OfFeatures:
     deformable: AnyFamily
     steps: tuple[int, ...]
     tolerance: float | None
+    intensities: Intensities | None = None
 
     def __post_init__(self) -> None:
         if min(self.steps, default=0) < 1:
@@ -120,7 +123,7 @@ class Learned:
         model = self.folder.model
         grid = model.settings.lattice(fixed)
         other = moving_lattice(grid, moving, model.settings.preparation.affine(fixed, moving))
-        return search_memory(cast(Solving, model.network), self.search.family, (grid, other), fixed)
+        return search_memory(cast(Solving, model.network), self.search, (grid, other), fixed)
 
     def to_mapping(self) -> dict[str, Any]:
         """What `result.json` says of it."""
@@ -310,7 +313,8 @@ def _refuse_idle(choice: Choice, *, features: bool) -> None:
 def _told(search: Search) -> dict[str, Any]:
     """A search as plain values; a table of settings tells its kind."""
     family = {KIND: type(search.family).__name__.lower(), **to_mapping(search.family)}
-    return {"family": family, "steps": list(search.steps), "tolerance": search.tolerance}
+    beside = None if search.intensities is None else to_mapping(search.intensities)
+    return {"family": family, "steps": list(search.steps), "tolerance": search.tolerance, "intensities": beside}
 
 
 def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> Search | None:
@@ -330,7 +334,8 @@ def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> S
     asked = choice.over(OfFeatures(deformable=family, steps=trained.steps, tolerance=trained.tolerance), found, where)
     if len(asked.steps) != len(trained.steps):
         raise BadInput(f"{where}: steps are {list(asked.steps)}, the features have the scales {scales}: expected as many")
-    return Search(family=asked.deformable, steps=asked.steps, tolerance=asked.tolerance, prompts=prompts)
+    beside = {"prompts": prompts, "intensities": asked.intensities}
+    return Search(family=asked.deformable, steps=asked.steps, tolerance=asked.tolerance, **beside)
 
 
 def on_device(model: AnyModule, device: str) -> AnyModule:

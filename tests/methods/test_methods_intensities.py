@@ -1,0 +1,114 @@
+"""Images that count beside their features in a search: what the term says, where it comes from, and what it is good for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from methods_pairs import texture
+from torch import Tensor
+
+from oracles.make import normal
+from warpwright.energies.similarity import LNCC, MSE, AnySimilarity
+from warpwright.errors import BadInput
+from warpwright.geometry import Grid, Image
+from warpwright.methods import (
+    Displacement,
+    Implicit,
+    Intensities,
+    Model,
+    ModelSettings,
+    Search,
+    register_direct,
+)
+from warpwright.methods.levels import Lattice, Level, Pair
+from warpwright.networks.features import FeatureUNetEncoder
+from warpwright.sampling import warp
+from warpwright.solver import Adam
+from warpwright.transforms import Preparation, displacement_on
+
+SPACING = (1.0, 0.8, 1.3)
+SHAPE = (28, 22, 18)
+FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
+
+
+def level_of(grid: Grid, factor: int = 1, batch: int = 1, weight: Tensor | None = None) -> Level:
+    """Of features that are nothing to the images."""
+    coarse = grid.downsample((factor,) * grid.dim)
+    features = torch.rand(2, batch, 4, *coarse.shape)
+    return Level(Pair(features[0], features[1], weight, None, coarse, coarse), Lattice((factor,) * grid.dim))
+
+
+def model_of(dim: int) -> Model:
+    torch.manual_seed(3)
+    features = FeatureUNetEncoder(outputs=4, scales=(2, 1), widths=0.25)
+    network = Implicit(features=features, family=FAMILY, steps=(15, 15))
+    preparation = Preparation(spacing=SPACING[:dim], start="none")
+    return Model(ModelSettings(dim=dim, network=network, layers=(), preparation=preparation))
+
+
+@pytest.mark.parametrize("similarity", [LNCC(radius=1), MSE()], ids=lambda one: type(one).__name__)
+def test_the_term_is_the_similarity_in_units_of_unlike_images(
+    similarity: AnySimilarity, dim: int, generator: torch.Generator
+) -> None:
+    """With masks, for each pair of a batch."""
+    grid = Grid.regular(SHAPE[:dim], SPACING[:dim])
+    fixed, moving = (torch.stack([texture(SHAPE[:dim], seed=seed) for seed in seeds]) for seeds in ((0, 1), (2, 3)))
+    weight = torch.ones(1, 1, *grid.shape)
+    weight[:, :, :9] = 0
+    level = level_of(grid, batch=2, weight=weight)
+    term = Intensities(similarity=similarity, weight=0.5).at(level, (fixed, moving), (grid, grid))
+    assert term.weight == 0.5
+    field = normal(generator, 2, dim, *grid.shape).float()
+    found = term.regularity(field, grid.spacing)
+    spaced = similarity.for_spacing(grid.spacing)
+    axes = tuple(range(2, 2 + dim))
+    other = moving.flip(axes).roll([n // 4 for n in grid.shape], axes)
+    unlike = spaced.similarity(other, fixed, weight) - spaced.similarity(fixed, fixed, weight)
+    torch.testing.assert_close(found, spaced.match(fixed, moving, field, None, weight) / unlike)
+
+
+def test_a_coarser_level_sees_the_images_where_its_voxels_lie(dim: int) -> None:
+    """A ramp has at each of them the height of the place."""
+    grid = Grid.regular((16, 20, 24)[:dim], SPACING[:dim])
+    ramp = torch.arange(float(grid.shape[0])).reshape(1, 1, -1, *(1,) * (dim - 1)).expand(1, 1, *grid.shape)
+    level = level_of(grid, 4)
+    term = Intensities(similarity=MSE()).at(level, (ramp, ramp + 3), (grid, grid))
+    fixed, moving = term.objective.images  # type: ignore[attr-defined]
+    heights = level.grid.to_world(torch.from_numpy(np.indices(level.grid.shape)).flatten(1).T.double())
+    at = grid.to_voxel(heights)[:, 0].reshape(level.grid.shape)
+    inner = (0, 0, slice(1, -1))
+    torch.testing.assert_close(fixed[inner], at[1:-1].float(), atol=0.05, rtol=0)
+    torch.testing.assert_close(moving[inner], at[1:-1].float() + 3, atol=0.05, rtol=0)
+
+
+def test_images_that_are_flat_say_nothing(dim: int) -> None:
+    grid = Grid.regular(SHAPE[:dim])
+    flat = torch.full((1, 1, *grid.shape), 0.5)
+    term = Intensities(similarity=MSE()).at(level_of(grid), (flat, flat), (grid, grid))
+    assert term.regularity(torch.ones(1, dim, *grid.shape), grid.spacing).item() == 0
+
+
+def test_what_features_mistake_intensities_still_show(dim: int) -> None:
+    """Features of weights by chance take a negative for something else; local correlation knows it again."""
+    grid = Grid.regular(SHAPE[:dim], SPACING[:dim])
+    still = texture(SHAPE[:dim])
+    shift = torch.zeros(1, dim, *SHAPE[:dim])
+    shift[:, 0] = 1.5
+    fixed, moving = Image(1 - warp(still[None], shift)[0], grid, "fixed"), Image(still, grid, "moving")
+    off: list[float] = []
+    model = model_of(dim)
+    for intensities in (None, Intensities(weight=8.0)):
+        search = replace(Search.trained(model.network.settings), intensities=intensities)  # type: ignore[arg-type]
+        found = register_direct(model, fixed, moving, search=search)
+        error = displacement_on(found.forward, grid) - shift[0]
+        off.append(error[(slice(None), *(slice(5, -5),) * dim)].norm(dim=0).mean().item())
+    assert off[1] < 0.5 < 1.0 < off[0]
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(BadInput, match=f"the weight of intensities must be above 0 and finite, got {weight}"):
+        Intensities(weight=weight)
