@@ -30,6 +30,13 @@ from warpwright.solver import Adam, GaussNewton, Krylov, OneStep, Truncated, Unr
 
 ADAM = Displacement(gradient_sigma=1.7, field_sigma=0.8, solver=Adam(length=1.0, damping=0.1, beta1=0.8))
 NEWTON = Displacement(gradient_sigma=1.7, field_sigma=0.8, solver=GaussNewton(length=1.0))
+RULES: dict[str, AnyAdjoint] = {
+    "Unroll": Unroll(),
+    "OneStep": OneStep(),
+    "Krylov(5)": Krylov(steps=5),
+    "Krylov(15)": Krylov(steps=15),
+    "Truncated(3)": Truncated(steps=3),
+}
 SHIFT = (2, -2, 0)
 MARGIN = 3  # voxels by which the moving image is larger on every side where gradients are compared
 OFF = 0.3  # voxels by which its lattice is moved there
@@ -58,14 +65,15 @@ def shifted(size: int, times: float) -> tuple[FeaturePyramid, FeaturePyramid, Gr
     return fixed, moving, Grid.regular((size,) * 3)
 
 
-def memory(steps: int) -> dict[str, float]:
+def memory(steps: int, rule: AnyAdjoint) -> dict[str, float]:
     """Peak memory of one outer step, MB beyond what was resident with the features made, and its seconds."""
     grid = Grid.regular((64,) * 3)
     sides = [smooth(grid.shape, 16, k).requires_grad_() for k in (1, 2)]
     SolverLayer(ADAM, (2,))(*map(single, (s.detach() for s in sides)), (grid, grid))  # compiled kernels
     before = resident()
     begin = time.perf_counter()
-    SolverLayer(ADAM, (steps,))(*map(single, sides), (grid, grid)).displacements[-1].square().mean().backward()
+    found = SolverLayer(ADAM, (steps,), adjoint=rule)(*map(single, sides), (grid, grid)).displacements[-1]
+    found.square().mean().backward()
     return {"mb": 1000 * peak_memory() - before, "seconds": time.perf_counter() - begin}
 
 
@@ -87,8 +95,8 @@ def recovered(size: int, times: float) -> float:
 
 def gradients(
     family: Displacement, rule: AnyAdjoint, steps: int, shape: tuple[int, ...] = (14, 12, 10)
-) -> tuple[Tensor, float]:
-    """The gradient of a smooth function of the displacement in both features, float64, and its seconds.
+) -> tuple[Tensor, float, Tensor]:
+    """The gradient of a smooth function of the displacement in both features, float64, its seconds, and the displacement.
 
     The moving lattice lies off the fixed one: on it a solve would begin where linear interpolation has another slope to either
     side, and no gradient would be the exact one. It is larger, so that no place beyond it is looked at, whose weight is not
@@ -106,7 +114,8 @@ def gradients(
     grids = grid, Grid(wide.shape, step @ wide.affine)
     out = SolverLayer(family, (steps,), adjoint=rule)(*map(single, sides), grids).displacements[-1]
     (out * smooth(grid.shape, 3, 3, torch.float64)).sum().backward()
-    return torch.cat([s.grad.flatten() for s in sides if s.grad is not None]), time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    return torch.cat([s.grad.flatten() for s in sides if s.grad is not None]), seconds, out.detach()
 
 
 def main() -> None:
@@ -114,37 +123,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rule", choices=RULES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory is not None:
-        sys.stdout.write(json.dumps(memory(options.memory)) + "\n")
+        sys.stdout.write(json.dumps(memory(options.memory, RULES[options.rule])) + "\n")
         return
-    say("| steps of the solver | memory beside the features, MB | s |\n|---|---|---|")
-    for steps in (10, 50, 200):
-        command = [sys.executable, __file__, "--memory", str(steps), "--threads", str(options.threads)]
+    say("| rule | steps of the solver | memory beside the features, MB | s |\n|---|---|---|---|")
+    for rule, steps in (("OneStep", 10), ("OneStep", 50), ("OneStep", 200), ("Krylov(5)", 50), ("Truncated(3)", 50)):
+        command = [sys.executable, __file__, "--memory", str(steps), "--rule", rule, "--threads", str(options.threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        say(f"| {steps} | {found['mb']:.0f} | {found['seconds']:.1f} |")
+        say(f"| {rule} | {steps} | {found['mb']:.0f} | {found['seconds']:.1f} |")
     say("\n| voxels | features times | off by, voxels |\n|---|---|---|")
     for size, times in ((40, 0.1), (40, 1.0), (40, 100.0), (80, 1.0), (160, 1.0)):
         say(f"| {size}^3 | {times:g} | {recovered(size, times):.4f} |")
-    say("\n| solver | steps | rule | length | cosine with its exact gradient | with that of Gauss-Newton | s |")
-    say("|---|---|---|---|---|---|---|")
-    rules: dict[str, AnyAdjoint] = {
-        "Unroll": Unroll(),
-        "OneStep": OneStep(),
-        "Krylov(5)": Krylov(steps=5),
-        "Krylov(15)": Krylov(steps=15),
-        "Truncated(3)": Truncated(steps=3),
-    }
-    reference = gradients(NEWTON, Unroll(), 60)[0]
+    columns = ("solver", "steps", "rule", "length", "cosine with its exact gradient", "with that of Gauss-Newton")
+    say(f"\n| {' | '.join(columns)} | ends from its end, voxels | s |\n|{'---|' * 8}")
+    reference, _, rest = gradients(NEWTON, Unroll(), 60)
     for name, family, steps in (("Gauss-Newton", NEWTON, 60), ("Adam", ADAM, 20), ("Adam", ADAM, 60)):
-        exact = gradients(family, Unroll(), steps)[0]
-        for rule, adjoint in rules.items():
-            one, seconds = gradients(family, adjoint, steps)
+        exact, _, end = gradients(family, Unroll(), steps)
+        away = float((end - rest).norm(dim=1).mean())
+        for rule, adjoint in RULES.items():
+            one, seconds, _ = gradients(family, adjoint, steps)
             cosines = [float(torch.nn.functional.cosine_similarity(one, other, 0)) for other in (exact, reference)]
             found = f"{float(one.norm()):.0f} | {cosines[0]:.3f} | {cosines[1]:.3f}"
-            say(f"| {name} | {steps} | {rule} | {found} | {seconds:.1f} |")
+            say(f"| {name} | {steps} | {rule} | {found} | {away:.2f} | {seconds:.1f} |")
 
 
 def say(text: str) -> None:

@@ -1,20 +1,23 @@
 """Train and score a recipe: `python recipes/run.py NAME --data FOLDER --output FOLDER`, NAME being a folder beside this file.
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
-way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number. Of models of
-features a second table says what their time goes into. With several seeds every configuration has a row for each, and one of
-the mean over them.
+way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number of the tables
+that were printed last. A row that is scored is kept in `rows` there, so that none is scored twice by the same weights. Of
+models of features a second table says what their time goes into. With several seeds every configuration has a row for each,
+and one of the mean over them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -23,15 +26,54 @@ from drawing import draw
 from runs import folder_of, settings_of, trained, write_table
 from scoring import Row, Way, by_features, by_model, classical, header, line, mean_of, nothing, score, times_header, times_line
 from warpwright.errors import BadInput, WarpwrightError, did_you_mean
-from warpwright.methods import Solving, TransformName
+from warpwright.io.atomic import replacing
+from warpwright.methods import Intensities, Solving, TransformName
 from warpwright.product.model_folder import ModelFolder, read_model
 
 HERE = Path(__file__).parent
 NONE = "none"  # of the configurations
+KINDS = [kind for kind in get_args(TransformName) if kind != "rigid"]  # that features are made to search
 RECIPES = sorted(
     {config.parent.relative_to(HERE).as_posix() for config in HERE.rglob("*.toml") if config.parent.name in COHORTS}
 )
 Seeds = dict[int, ModelFolder]  # models of one configuration
+
+
+@dataclass(frozen=True)
+class Test:
+    """Pairs that are registered in many ways, and where rows are kept.
+
+    Args:
+        title: of the table.
+        pairs: in the order of every row.
+        folder: of the rows.
+    """
+
+    title: str
+    pairs: Sequence[TestPair]
+    folder: Path
+
+    def row(self, name: str, way: Way, swapped: bool = True, *, of: str = "") -> Row:
+        """A row of the table, scored if it is not there.
+
+        Args:
+            name: of the row.
+            way: what registers.
+            swapped: also register with the images swapped.
+            of: digest of the weights; a row of others is scored anew.
+        """
+        file = self.folder / f"{hashlib.sha256(f'{self.title}/{name}'.encode()).hexdigest()[:16]}.json"
+        key = {"table": self.title, "way": name, "of": of, "pairs": [pair.name for pair in self.pairs]}
+        if file.exists():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if {k: kept[k] for k in key} == key:
+                return Row(**kept["row"])
+        sys.stderr.write(f"{self.title}: {name}\n")
+        row = score(name, way, self.pairs, swapped=swapped)
+        self.folder.mkdir(exist_ok=True)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps({**key, "row": row.to_mapping()}) + "\n", encoding="utf-8")
+        return row
 
 
 @dataclass(frozen=True)
@@ -41,12 +83,12 @@ class Asked:
     Args:
         refine: steps of refinement of a model for a pair, 0 for none.
         transforms: what models of features also give, in the first table.
-        intensities: weight of the images beside their features, in every table; None for no such row.
+        intensities: how images count beside their features, in every table; None for no such row.
     """
 
     refine: int = 0
     transforms: tuple[TransformName, ...] = ()
-    intensities: float | None = None
+    intensities: Intensities | None = None
 
 
 def main() -> int:
@@ -55,10 +97,10 @@ def main() -> int:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the public sets")
     parser.add_argument("--output", type=Path, required=True, help="where models and results go")
-    parser.add_argument("--only", help=f"train and score only this configuration (the name of its .toml), or {NONE!r}")
+    parser.add_argument("--only", nargs="+", metavar="STEM", help=f"train and score only these configurations, or {NONE!r}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, each configuration for each")
     parser.add_argument("--refine", type=int, default=20, help="steps of refinement of a model for a pair, 0 for none")
-    parser.add_argument("--transforms", nargs="*", default=[], help="what models of features give in the first table as well")
+    parser.add_argument("--transforms", nargs="*", default=[], choices=KINDS, help="of models of features, in the first table")
     parser.add_argument("--intensities", type=float, help="weight of the images beside the features of models, a row more")
     parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FOLDER", help="model folders that are scored as well")
     parser.add_argument("--device", default="cpu")
@@ -76,9 +118,12 @@ def run(options: argparse.Namespace) -> int:
     """Train, score, print."""
     configs = sorted((HERE / options.name).glob("*.toml"))
     stems = [config.stem for config in configs]
-    if options.only not in (None, NONE, *stems):
-        raise BadInput(f"--only: there is no {options.only!r} in {options.name}{did_you_mean(options.only, (*stems, NONE))}")
-    configs = [config for config in configs if options.only in (None, config.stem)]
+    for name in options.only or ():
+        if name not in (NONE, *stems):
+            raise BadInput(f"--only: there is no {name!r} in {options.name}{did_you_mean(name, (*stems, NONE))}")
+    configs = [config for config in configs if options.only is None or config.stem in options.only]
+    beside = None if options.intensities is None else Intensities(weight=options.intensities)
+    asked = Asked(options.refine, tuple(options.transforms), beside)
     given = models_of(options.models, [config.stem for config in configs])
     output = options.output / options.name
     output.mkdir(parents=True, exist_ok=True)
@@ -93,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
                 return 1
         models[config.stem] = {seed: read_model(folder / "model") for seed, folder in folders.items()}
     models |= {name: {0: model} for name, model in given.items()}
-    return report(cohort, output, models, Asked(options.refine, tuple(options.transforms), options.intensities))
+    return report(cohort, output, models, asked)
 
 
 def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
@@ -131,17 +176,17 @@ def ways_of(model: ModelFolder, asked: Asked, *, first: bool) -> dict[str, tuple
         return plain | refined
     others = {f", {kind}": (by_features(model, kind), False) for kind in (asked.transforms if first else ())}
     if asked.intensities is not None:
-        others |= {f", intensities {asked.intensities:g}": (by_features(model, intensities=asked.intensities), False)}
+        others |= {f", intensities {asked.intensities.weight:g}": (by_features(model, beside=asked.intensities), False)}
     return plain | others
 
 
-def rows_of(name: str, seeds: Seeds, pairs: Sequence[TestPair], asked: Asked, *, first: bool) -> list[Row]:
+def rows_of(name: str, seeds: Seeds, test: Test, asked: Asked, *, first: bool) -> list[Row]:
     """Rows of a configuration: for every way those of the seeds, and where there are several the mean of them."""
     ways = {seed: ways_of(model, asked, first=first) for seed, model in seeds.items()}
     rows: list[Row] = []
     for added in next(iter(ways.values())):
         found = [
-            score(f"{name}{f', seed {seed}' if seed else ''}{added}", way[added][0], pairs, swapped=way[added][1])
+            test.row(f"{name}{f', seed {seed}' if seed else ''}{added}", *way[added], of=seeds[seed].digest)
             for seed, way in ways.items()
         ]
         rows += [*found, mean_of(f"{name}{added}, mean of seeds", found)] if len(found) > 1 else found
@@ -164,11 +209,12 @@ def report(cohort: Cohort, output: Path, models: dict[str, Seeds], asked: Asked)
     }
     tables: dict[str, list[Row]] = {}
     for title, pairs in cohort.test.items():
+        test = Test(title, pairs, output / "rows")
         settings = ", ".join(cohort.classical.values()) or "defaults"
-        reference = score(f"classical, {settings}", classical(cohort.classical), pairs)
-        rows = [score("as it lies", nothing, pairs), reference]
+        reference = test.row(f"classical, {settings}", classical(cohort.classical))
+        rows = [test.row("as it lies", nothing), reference]
         for name, seeds in models.items():
-            rows += rows_of(name, seeds, pairs, asked, first=not tables)
+            rows += rows_of(name, seeds, test, asked, first=not tables)
         sys.stdout.write(f"{title}\n\n{header()}\n" + "".join(f"{line(row, reference)}\n" for row in rows))
         timed = [f"{times_line(row)}\n" for row in rows if row.searches_features]
         sys.stdout.write(f"\n{times_header()}\n{''.join(timed)}" if timed else "")

@@ -109,20 +109,19 @@ def by_model(folder: ModelFolder, refine: int = 0) -> Way:
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, refinement=Refinement(steps=refine))
 
 
-def by_features(folder: ModelFolder, transform: TransformName | None = None, intensities: float | None = None) -> Way:
+def by_features(folder: ModelFolder, transform: TransformName | None = None, beside: Intensities | None = None) -> Way:
     """A model of features with something else than it was trained with.
 
     Args:
         folder: the model.
         transform: family of transforms; None for its own.
-        intensities: weight of the images' local correlation beside the features; None for none.
+        beside: how the images count beside their features; None for not at all.
     """
     network = cast(Solving, folder.model.network)
     search = Search.trained(network.settings)
     if transform is not None:
         search = replace(search, family=family_named(transform, network.settings.family, min(network.spacing)))
-    if intensities is not None:
-        search = replace(search, intensities=Intensities(weight=intensities))
+    search = replace(search, intensities=beside)
     return lambda fixed, moving: register_direct(folder.model, fixed, moving, search=search)
 
 

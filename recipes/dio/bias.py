@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,7 +21,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,12 +31,12 @@ from warpwright.geometry import Grid
 from warpwright.io import read_scalar
 from warpwright.methods import Annotated, AnyFamily, Displacement, Greedy, Solving, evaluating, feature_levels, lay_pair
 from warpwright.methods.deformable import Scale
+from warpwright.methods.intensities import at_level
 from warpwright.methods.levels import Level
 from warpwright.methods.objective import FieldObjective
 from warpwright.methods.solver_layer import SolverLayer
-from warpwright.networks.features import FeaturePyramid
 from warpwright.product.model_folder import ModelFolder, read_model
-from warpwright.sampling import downsample, warp
+from warpwright.sampling import warp
 from warpwright.transforms import Affine
 
 mpl.use("Agg")
@@ -102,9 +101,13 @@ def looks(folder: ModelFolder, pair: TestPair, by: str) -> Iterator[Look]:
     batch = lay_pair(preparation, *sides, (Affine.identity(grid.dim), start), grid)
     with torch.no_grad(), evaluating(network):
         pyramids = [network.pyramid(image) for image in (batch.fixed, batch.moving)]
-    if by == "intensities":
-        pyramids = [intensities(image, like) for image, like in zip((batch.fixed, batch.moving), pyramids, strict=True)]
     settings, own = network.settings, Grid.regular(grid.shape, grid.spacing)
+    if by == "intensities":
+        lattices = [level.grid for level in feature_levels(*pyramids, (own, own), (None, None))]
+        pyramids = [
+            replace(like, levels=tuple(at_level(image, own, lattice) for lattice in lattices))
+            for image, like in zip((batch.fixed, batch.moving), pyramids, strict=True)
+        ]
     done = 0
     for k, level in enumerate(feature_levels(*pyramids, (own, own), (None, None))):
         for count in np.linspace(1, settings.steps[k], LOOKS).round().astype(int):
@@ -122,16 +125,6 @@ def looks(folder: ModelFolder, pair: TestPair, by: str) -> Iterator[Look]:
                 smoothed=float(smoothed.mean()),
             )
         done += settings.steps[k]
-
-
-def intensities(image: Tensor, like: FeaturePyramid) -> FeaturePyramid:
-    """An image at the scales of a pyramid, in place of its features, its border repeated where they go beyond it."""
-    dim, levels = image.ndim - 2, []
-    for factor, level in zip(like.factors, like.levels, strict=True):
-        axes = list(zip(image.shape[2:], level.shape[2:], like.before, strict=True))
-        margins = [side for n, m, before in reversed(axes) for side in (before, m * factor - n - before)]
-        levels.append(downsample(pad(image, margins, mode="replicate"), (factor,) * dim))
-    return FeaturePyramid(levels=tuple(levels), factors=like.factors, before=like.before, offset=like.offset)
 
 
 def cosines(level: Level, family: AnyFamily, scale: Scale, displacement: Tensor) -> tuple[float, Tensor, Tensor]:

@@ -119,6 +119,8 @@ def options(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     far.write_text("x,y,z\n500,500,500\n600,1,1\n")
     few.write_text("x,y,z\n1,1,1\n")
     (tmp_path / "typo.toml").write_text("stepss = [1]\n")
+    (tmp_path / "flat.toml").write_text('[similarity]\nkind = "lncc"\nradius = [1, 1]\n')
+    (tmp_path / "beside.toml").write_text("[intensities]\nweight = 1.0\n")
     (tmp_path / "notes.h5").write_text("no transform")
     return {
         "empty mask": (["--fixed-mask", empty], "empty"),
@@ -133,6 +135,12 @@ def options(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "unpaired points": (["--fixed-points", str(few), "--moving-points", str(far), "--space", "voxel"], "far.csv"),
         "unknown key": (["--config", str(tmp_path / "typo.toml")], "did you mean 'steps'"),
         "no config": (["--config", str(tmp_path / "none.toml")], "none.toml"),
+        "window of two axes": (
+            ["--config", str(tmp_path / "flat.toml")],
+            "flat.toml.similarity: LNCC has a radius of 2 numbers",
+        ),
+        "planned window of two axes": (["--config", str(tmp_path / "flat.toml"), "--dry-run"], "expected one number, or 3"),
+        "no model of features": (["--config", str(tmp_path / "beside.toml")], "is for a model of features"),
         "bad transform": (["--initial", str(tmp_path / "notes.h5")], "notes.h5"),
         "unknown device": (["--device", "abacus"], "abacus"),
         "absent device": (["--device", "cuda:99"], "cuda:99"),
@@ -143,6 +151,7 @@ def options(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 @pytest.mark.parametrize("what", [
     "empty mask", "mask on another grid", "labels of another shape", "labels that are no labels", "no label",
     "no common label", "only one side", "points outside", "no space", "unpaired points", "unknown key", "no config",
+    "window of two axes", "planned window of two axes", "no model of features",
     "bad transform", "unknown device", "absent device", "no threads",
 ])  # fmt: skip
 def test_options(what, tmp_path, capsys):

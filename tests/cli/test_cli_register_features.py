@@ -175,8 +175,7 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     few = tmp_path / "few.csv"
     write_points(few, Points(torch.tensor([[3.0, 3.0]]).double(), ("a",)), "ras")
     far = tmp_path / "far.csv"
-    far_points = Points(torch.tensor([[3.0, 3.0], [4.0, 5.0], [300.0, 3.0]]).double(), ("a", "b", "c"))
-    write_points(far, far_points, "ras")
+    far_points = torch.tensor([[3.0, 3.0], [4.0, 5.0], [300.0, 3.0]]).double()
     grid = Grid.regular((12, 14), (1.0, 1.3))
     other = tmp_path / "other.nii.gz"
     write_image(other, Image(torch.full((1, 12, 14), 9, dtype=torch.int16), grid))
@@ -185,8 +184,12 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     assert "--prompt-weight was given without prompts" in refused([*base, "--prompt-weight", "2"], capsys)
     assert "must be above 0 and finite, got -1" in refused([*base, *points, "--prompt-weight", "-1"], capsys)
     assert "must be above 0 and finite, got inf" in refused([*base, *points, "--prompt-weight", "inf"], capsys)
-    assert "3 fixed and 1 moving landmarks" in refused([*base, points[0], points[1], str(few), *points[3:]], capsys)
-    assert "c lie outside" in refused([*base, points[0], points[1], str(far), *points[3:]], capsys)
+    unpaired = refused([*base, points[0], points[1], str(few), *points[3:]], capsys)
+    assert f"{few}: has 1 points and {points[1]} has 3, expected as many" in unpaired
+    for names, listed in ((("a", "b", "c"), "point c"), (("1", "2", "3"), "point 3")):
+        write_points(far, Points(far_points, names), "ras")
+        beyond = refused([*base, points[0], points[1], str(far), *points[3:]], capsys)
+        assert f"{far}: has {listed} outside {images[1]}, expected all points inside" in beyond
     linear = [*base, *model, "--transform", "affine", "--refine-field", "3"]
     assert "--refine-field refines a deformable map" in refused(linear, capsys)
     assert "no label in common" in refused([*base, "--prompt-labels", labels, str(other)], capsys)
@@ -215,6 +218,12 @@ def test_what_cannot_be_asked_for_is_one_sentence(cohorts, tmp_path, capsys) -> 
     assert "expected a model of features, or none" in found
     found = refused(["register", *volumes, "--output", str(tmp_path / "o"), "--model", one_pass, "--preset", "fast"], capsys)
     assert "--preset is for a search, --model needs none" in found
+    (tmp_path / "c.toml").write_text("[intensities]\nweight = 1.0\n")
+    beside = ["--model", one_pass, "--config", str(tmp_path / "c.toml")]
+    found = refused(["register", *volumes, "--output", str(tmp_path / "o"), *beside], capsys)
+    assert "its 'intensities' is for a model of features: expected such a model, or no such key" in found
+    found = refused(["register", *volumes, "--output", str(tmp_path / "o"), *model], capsys)
+    assert f"{volumes[0]}: has 3 axes, the model {model[1]} is for 2: expected as many" in found
 
 
 def test_a_cohort_asks_for_no_preset_where_nobody_does(cohorts) -> None:

@@ -142,7 +142,7 @@ def test_pictures_are_plain_greyscale() -> None:
     assert len(seen) == 4
 
 
-RECIPES = {"hippocampus": "hippocampus/unsupervised.toml", "hippocampus-features": "dio/shifts/unetencoder.toml"}
+RECIPES = {"hippocampus": "hippocampus/unsupervised.toml", "hippocampus-features": "dio/shifts/longer.toml"}
 MODELS = sorted({folder for pair in PAIRS.values() for folder in pair.models})
 
 

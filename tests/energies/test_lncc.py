@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from oracles.make import normal
 from warpwright.energies.similarity.lncc import LNCC
+from warpwright.errors import BadInput
 
 
 def slow_lncc(moved: np.ndarray, fixed: np.ndarray, weight: np.ndarray, radius: tuple[int, ...], epsilon: float) -> float:
@@ -65,3 +67,22 @@ def test_any_linear_contrast_agrees(shape: tuple[int, ...], generator: torch.Gen
 def test_spacing_shortens_the_window_along_coarse_axes() -> None:
     assert LNCC(radius=4).for_spacing((0.5, 1.0, 10.0)).radius == (4, 2, 0)
     assert LNCC(radius=(1, 2)).for_spacing((1.0, 5.0)).radius == (1, 2)
+
+
+@pytest.mark.parametrize("window", ["box", "gaussian"])
+@pytest.mark.parametrize("learns", [False, True], ids=["a value", "a gradient in the fixed image"])
+def test_a_radius_of_other_axes_is_refused(
+    dim: int, shape: tuple[int, ...], generator: torch.Generator, window: Literal["box", "gaussian"], learns: bool
+) -> None:
+    fixed, moved = normal(generator, 1, 1, *shape).requires_grad_(learns), normal(generator, 1, 1, *shape)
+    for count in {1, 2, 3, 4} - {dim}:
+        lncc = LNCC(radius=(1,) * count, window=window)
+        said = f"^LNCC has a radius of {count} numbers, the images have {dim} axes: expected one number, or {dim}$"
+        for refused in (lambda lncc=lncc: lncc.similarity(moved, fixed), lambda lncc=lncc: lncc.for_spacing((1.0,) * dim)):
+            with pytest.raises(BadInput, match=said):
+                refused()
+
+
+def test_a_radius_of_no_number_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"LNCC needs radius >= 1 and epsilon > 0, got radius = \(\)"):
+        LNCC(radius=())

@@ -11,7 +11,7 @@ from methods_pairs import texture
 from torch import Tensor
 
 from oracles.make import normal
-from warpwright.energies.similarity import LNCC, MSE, AnySimilarity
+from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, LocalCorrelation, MutualInformation
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.methods import (
@@ -23,6 +23,7 @@ from warpwright.methods import (
     Search,
     register_direct,
 )
+from warpwright.methods.intensities import at_level
 from warpwright.methods.levels import Lattice, Level, Pair
 from warpwright.networks.features import FeatureUNetEncoder
 from warpwright.sampling import warp
@@ -84,11 +85,36 @@ def test_a_coarser_level_sees_the_images_where_its_voxels_lie(dim: int) -> None:
     torch.testing.assert_close(moving[inner], at[1:-1].float() + 3, atol=0.05, rtol=0)
 
 
-def test_images_that_are_flat_say_nothing(dim: int) -> None:
+def test_beyond_an_image_its_border_is_repeated(dim: int) -> None:
+    """Where the network padded, a level has voxels that lie outside in part."""
+    shape = (21, 18, 23)[:dim]
+    grid = Grid.regular(shape, SPACING[:dim])
+    lattice = grid.crop((-1,) * dim, tuple(n + n % 2 + 2 for n in shape)).downsample((2,) * dim)
+    ramp = torch.arange(float(shape[0])).reshape(1, 1, -1, *(1,) * (dim - 1)).expand(1, 2, *shape)
+    found = at_level(torch.cat([ramp, 30 - ramp]), grid, lattice)
+    assert found.shape == (2, 2, *lattice.shape)
+    assert found[0].min() < 0.5
+    assert found[1].min() > 9  # no zero from outside
+    torch.testing.assert_close(found[0], 30 - found[1])
+
+
+@pytest.mark.parametrize("similarity", [MSE(), LNCC(), LocalCorrelation(), MutualInformation(), MIND()], ids=repr)
+def test_images_that_are_flat_or_do_not_meet_neither_say_nor_pull(similarity: AnySimilarity, dim: int) -> None:
     grid = Grid.regular(SHAPE[:dim])
-    flat = torch.full((1, 1, *grid.shape), 0.5)
-    term = Intensities(similarity=MSE()).at(level_of(grid), (flat, flat), (grid, grid))
-    assert term.regularity(torch.ones(1, dim, *grid.shape), grid.spacing).item() == 0
+    flat, image = torch.full((1, 1, *grid.shape), 0.5), texture(SHAPE[:dim])[None]
+    far = torch.zeros(1, 1, *grid.shape)
+    for images, weight in (((flat, flat), None), ((image, image), far)):
+        term = Intensities(similarity=similarity).at(level_of(grid, weight=weight), images, (grid, grid))
+        at = torch.ones(1, dim, *grid.shape, requires_grad=True)
+        value = term.regularity(at, grid.spacing)
+        value.sum().backward()
+        assert value.item() == 0
+        assert at.grad is not None
+        assert (at.grad == 0).all()
+    term, at = Intensities(similarity=similarity).at(level_of(grid), (flat, image), (grid, grid)), at.detach().requires_grad_()
+    term.regularity(at, grid.spacing).sum().backward()
+    assert at.grad is not None
+    assert at.grad.isfinite().all()
 
 
 def test_what_features_mistake_intensities_still_show(dim: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -117,10 +118,37 @@ def test_a_landmark_costs_the_same_in_the_voxels_of_any_level(dim: int) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fixed", "moving", "said"),
+    [
+        ((2, 2), (3, 2), "prompts have 2 fixed and 3 moving landmarks, expected as many, at least 1"),
+        ((0, 3), (0, 3), "prompts have 0 fixed and 0 moving landmarks, expected as many, at least 1"),
+        ((3, 2), (3, 3), "prompts have fixed landmarks of 2 axes and moving ones of 3, expected the same"),
+        ((2,), (2,), "the fixed landmarks of a prompt have the shape (2,), expected (N, 2) or (N, 3)"),
+        ((3, 3), (1, 3, 3), "the moving landmarks of a prompt have the shape (1, 3, 3), expected (N, 2) or (N, 3)"),
+        ((3, 4), (3, 4), "the fixed landmarks of a prompt have the shape (3, 4), expected (N, 2) or (N, 3)"),
+        ((), (), "the fixed landmarks of a prompt have the shape (), expected (N, 2) or (N, 3)"),
+    ],
+)
+def test_points_that_are_no_landmarks_of_both_images_are_refused(
+    fixed: tuple[int, ...], moving: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(BadInput, match=f"^{re.escape(said)}$"):
+        Prompting(points=(torch.zeros(fixed), torch.zeros(moving)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_landmarks_that_are_not_finite_are_refused(dim: int, side: str, value: float) -> None:
+    points = torch.zeros(2, 4, dim, dtype=torch.float64)
+    points[int(side == "moving"), 2, 1] = value
+    with pytest.raises(BadInput, match=f"^the {side} landmarks of a prompt hold NaN or inf, expected finite coordinates$"):
+        Prompting(points=(points[0], points[1]))
+
+
 def test_what_is_no_prompt_is_refused() -> None:
     grid = Grid.regular((8, 8))
     one, two = ball(grid, grid.centre, 3.0), ball(grid, grid.centre, 3.0, value=2)
-    points = torch.zeros(2, 2), torch.zeros(3, 2)
     with pytest.raises(BadInput, match="needs labels or landmarks"):
         Prompting()
     for weight in (0.0, float("nan"), float("inf")):
@@ -128,8 +156,6 @@ def test_what_is_no_prompt_is_refused() -> None:
             Prompting(labels=(one, one), weight=weight)
     with pytest.raises(BadInput, match="no label in common"):
         Prompting(labels=(one, two))
-    with pytest.raises(BadInput, match="2 fixed and 3 moving landmarks"):
-        Prompting(points=points)
     image = Image(texture((8, 8)), grid, "image")
     with pytest.raises(BadInput, match="prompts are for a deformable transform"):
         register_pair(image, image, preset("fast", (1.0, 1.0), transform="affine"), prompts=Prompting(labels=(one, one)))

@@ -198,7 +198,7 @@ def test_a_search_whose_energy_is_not_finite_fails(dim: int) -> None:
         register_direct(model, fixed, moving, search=search)
     assert str(error.value) == (
         "image 1 and image 2: the energy of the search became NaN or infinite at 1/2, 1/1 of the resolution, expected smaller"
-        " weights of prompts and regularities"
+        " weights of prompts, intensities and regularities"
     )
 
 

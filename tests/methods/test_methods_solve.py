@@ -34,9 +34,7 @@ def solved(fixed: Tensor, moving: Tensor) -> Tensor:
         PointPrompt(weight=0.3, fixed=point, moving=point + 2, matrix=np.eye(3)),
     ]
     level = Level(Pair(fixed, moving, None, None, grid, grid), Lattice((1, 1)))
-    fields: list[Carried] = list(
-        solve_levels([Task(level=level, factor=1, steps=20, prompts=prompts)], FAMILY, MSE(), np.eye(3))
-    )
+    fields: list[Carried] = list(solve_levels([Task(level=level, factor=1, steps=20, terms=prompts)], FAMILY, MSE(), np.eye(3)))
     return fields[-1].field
 
 

@@ -159,7 +159,7 @@ class Flagged(nn.Module):
         self.failed = torch.tensor(failed)
 
     def forward(
-        self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], levels: int | None, prompts: None
+        self, fixed: FeaturePyramid, moving: FeaturePyramid, grids: tuple[Grid, Grid], levels: int | None, terms: None
     ) -> Solved:
         total = sum(f.mean() for f in (*fixed.levels, *moving.levels))
         field = torch.as_tensor(total) * torch.ones(2, 2, *grids[0].shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,13 @@ from warpwright.energies.similarity import LNCC, MSE, Similarity
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
 from warpwright.kernels import plainly
-from warpwright.methods import Displacement, Implicit, SolverLayer
+from warpwright.methods import AffineField, AnyFamily, BSpline, Displacement, Implicit, SolverLayer
 from warpwright.methods.levels import Lattice, Level, Pair
 from warpwright.methods.objective import CHUNK, FieldObjective
 from warpwright.methods.solver_layer import AnyAdjoint
 from warpwright.networks.features import FeaturePyramid
 from warpwright.sampling import gaussian
-from warpwright.solver import Adam, GaussNewton, Krylov, Objective, OneStep, Truncated, Unroll
+from warpwright.solver import LBFGS, Adam, GaussNewton, Krylov, Objective, OneStep, Truncated, Unroll
 
 FAMILY = Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=Adam(length=0.7, damping=0.1, beta1=0.8))
 FAMILIES = {"adam": FAMILY, "gauss-newton": Displacement(gradient_sigma=1.5, field_sigma=0.7, solver=GaussNewton(length=1.0))}
@@ -37,14 +38,16 @@ ADJOINTS: dict[str, AnyAdjoint] = {
 }
 
 
-def learned(adjoint: AnyAdjoint, steps: int, *, linked: bool = False) -> tuple[Tensor, list[Tensor]]:
+def learned(
+    adjoint: AnyAdjoint, steps: int, *, linked: bool = False, family: AnyFamily = FAMILY
+) -> tuple[Tensor, list[Tensor]]:
     """The displacement of two random pyramids, and its gradient in their levels."""
     grid = Grid.regular((12, 10))
     draw = torch.Generator().manual_seed(1)
     smooth = [gaussian(normal(draw, 1, 3, 12 // k, 10 // k).float(), (1.0, 1.0)) for _ in range(2) for k in FACTORS]
     levels = [level.requires_grad_() for level in smooth]
     sides = [FeaturePyramid(levels=tuple(two), factors=FACTORS, before=(0, 0), offset=0.5) for two in (levels[:2], levels[2:])]
-    layer = SolverLayer(FAMILY, (steps,) * 2, adjoint=adjoint, linked=linked)
+    layer = SolverLayer(family, (steps,) * 2, adjoint=adjoint, linked=linked)
     out = layer(*sides, (grid, grid)).displacements[-1]
     out.square().sum().backward()
     return out.detach(), [torch.zeros_like(f) if f.grad is None else f.grad for f in levels]
@@ -80,6 +83,27 @@ def test_a_rule_that_looks_at_no_start_links_no_levels(name: str) -> None:
     with pytest.raises(BadInput, match=said):
         Implicit(adjoint=adjoint, linked=True)
     assert Implicit(adjoint=Unroll(), linked=True).layer().linked
+
+
+@pytest.mark.parametrize(
+    "searched", [BSpline(knots=4.0, solver=LBFGS(length=0.5)), AffineField(solver=LBFGS(length=0.5))], ids=["bspline", "affine"]
+)
+def test_a_solver_without_a_gradient_is_refused_before_training(searched: BSpline | AffineField) -> None:
+    """By the adjoints that have none; the others, and the same adjoints with another solver, are not."""
+    other = replace(searched, solver=Adam())
+    for name, adjoint in ADJOINTS.items():
+        assert Implicit(family=other, adjoint=adjoint).family == other
+        if name in ("unroll", "truncated"):
+            _, gradients = learned(adjoint, 3, family=searched)
+            assert min(float(gradients[k].abs().max()) for k in (1, 3)) > 0
+            assert all(bool(g.isfinite().all()) for g in gradients)
+            assert Implicit(family=searched, adjoint=adjoint).family == searched
+            continue
+        said = (
+            f"^the adjoint {type(adjoint).__name__} has no gradient through the solver LBFGS: expected another solver, such as"
+        )
+        with pytest.raises(BadInput, match=f"{said} Adam, or the adjoint Unroll$"):
+            Implicit(family=searched, adjoint=adjoint)
 
 
 @pytest.mark.parametrize("name", ADJOINTS)

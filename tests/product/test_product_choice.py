@@ -108,6 +108,15 @@ def test_nonsense_is_refused_with_file_and_key(text, words, tmp_path):
     assert str(error.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("text", ["[intensities]\nweight = 1.0\n", "steps = [9, 9, 9, 9]\n[intensities]\n"])
+def test_what_is_for_a_model_of_features_is_said_to_be(text, tmp_path):
+    path = made(tmp_path, text)
+    with pytest.raises(BadInput) as error:
+        Choice(config=path).settings(GRID)
+    assert str(error.value) == f"{path}: its 'intensities' is for a model of features: expected such a model, or no such key"
+    assert Choice(config=path).settings(GRID, but=("intensities", "steps")) == Choice().settings(GRID)
+
+
 def test_a_file_with_matching_goes_with_no_other_start(tmp_path):
     file = made(tmp_path, "[matching]\nreach = 0.2\n")
     grid = Grid.regular((20, 20))

@@ -91,6 +91,15 @@ def test_a_file_lets_the_images_count_beside_their_features(dim: int, tmp_path: 
         searched(folder, file)
 
 
+def test_a_window_of_other_axes_is_refused_before_the_search(dim: int, tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "m", dim), tmp_path / "c.toml"
+    file.write_text(f'[intensities]\nsimilarity = {{ kind = "lncc", radius = {[1] * (5 - dim)} }}\n')
+    said = f"LNCC has a radius of {5 - dim} numbers, the images have {dim} axes: expected one number, or {dim}"
+    with pytest.raises(BadInput) as error:
+        prepare(*pair(dim), choice=Choice(config=file), model=folder, threads=1)
+    assert str(error.value) == f"{file}.intensities.similarity: {said}"
+
+
 def test_steps_and_tolerance_are_laid_over_those_of_training(dim: int, tmp_path: Path) -> None:
     folder, file = folder_of(tmp_path / "m", dim, tolerance=1e-6), tmp_path / "c.json"
     file.write_text('{"steps": [3, 12]}')
@@ -180,6 +189,18 @@ def test_a_search_that_needs_too_much_memory_is_refused(tmp_path: Path, monkeypa
         Failed, match=r"^this registration needs about 0\.\d GB of memory, 0\.\d GB are free: expected a machine"
     ):
         plan.run()
+
+
+@pytest.mark.parametrize("features", [True, False], ids=["of features", "of one pass"])
+def test_a_model_for_other_axes_is_named(dim: int, features: bool, tmp_path: Path) -> None:
+    place = tmp_path / "m"
+    if features:
+        folder_of(place, 5 - dim)
+    else:
+        write_model(place, Model(ModelSettings(dim=5 - dim)), card="made up", summary={})
+    with pytest.raises(BadInput) as error:
+        prepare(*pair(dim), choice=Choice(), model=place, threads=1)
+    assert str(error.value) == f"fixed: has {dim} axes, the model {place} is for {5 - dim}: expected as many"
 
 
 def test_an_affine_of_a_file_is_not_refined_by_a_field(tmp_path: Path) -> None:

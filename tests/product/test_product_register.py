@@ -64,6 +64,33 @@ def test_paths_images_and_arrays_give_the_same(dim, shape, spacing, tmp_path):
     assert torch.allclose(by_image.jacobian.data, torch.ones(()), atol=1e-5)  # a shift, float32
 
 
+@pytest.mark.parametrize("window", ["box", "gaussian"])
+def test_a_window_of_other_axes_is_refused_before_any_work(instant, window, dim, shape, spacing, tmp_path):
+    grid, file = Grid.regular(shape, spacing), tmp_path / "c.toml"
+    file.write_text(f'[similarity]\nkind = "lncc"\nwindow = "{window}"\nradius = {[1] * (5 - dim)}\n')
+    said = f"LNCC has a radius of {5 - dim} numbers, the images have {dim} axes: expected one number, or {dim}"
+    with pytest.raises(BadInput) as error:
+        warpwright.register((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine), config=file)
+    assert str(error.value) == f"{file}.similarity: {said}"
+    assert not hasattr(instant, "given")
+
+
+@pytest.mark.parametrize(
+    ("counts", "moved", "said"),
+    [
+        ((3, 2), 0.0, "moving prompt points: has 2 points and fixed prompt points has 3, expected as many"),
+        ((3, 3), 500.0, "moving prompt points: has point 2 outside moving, expected all points inside"),
+    ],
+)
+def test_prompt_points_in_memory_are_named_by_their_role(counts, moved, said, shape, spacing):
+    grid = Grid.regular(shape, spacing)
+    one, two = (np.ones((count, grid.dim)) for count in counts)
+    two[1, 0] += moved
+    with pytest.raises(BadInput) as error:
+        warpwright.register((bumps(grid, 0.0), grid.affine), (bumps(grid, 0.4), grid.affine), prompt_points=(one, two))
+    assert str(error.value) == said
+
+
 @pytest.mark.usefixtures("instant")
 def test_save_writes_all_and_a_picture_that_shows_something(shape, spacing, tmp_path):
     grid = Grid.regular(shape, spacing)

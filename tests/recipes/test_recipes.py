@@ -200,6 +200,9 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
     monkeypatch.setattr(sys, "argv", [*given, *more])
     assert run.main() == 0
     found = json.loads((tmp_path / "hippocampus" / "results.json").read_text())["tables"]["two people"]["rows"]
+    monkeypatch.setattr(run, "score", None)  # rows that are there are not scored again
+    assert run.main() == 0
+    assert json.loads((tmp_path / "hippocampus" / "results.json").read_text())["tables"]["two people"]["rows"] == found
     ways = ["seen", "seen, affine", "seen, intensities 0.5"]
     assert [row["name"] for row in found] == ["as it lies", "classical, defaults", *ways]
     assert found[2]["similarity"][0] > found[4]["similarity"][0] + 0.001
@@ -219,7 +222,10 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
         monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervised", "--models", *words])
         assert run.main() == 2
         assert sentence in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", [*given[:-1], "unsupervized"])
+    monkeypatch.setattr(sys, "argv", [*given, "--intensities", "0"])
+    assert run.main() == 2
+    assert "the weight of intensities must be above 0 and finite, got 0.0" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*given[:-1], "with_labels", "unsupervized"])
     assert run.main() == 2
     assert "--only: there is no 'unsupervized' in hippocampus, did you mean 'unsupervised'?" in capsys.readouterr().err
 

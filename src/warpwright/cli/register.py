@@ -60,7 +60,8 @@ def register(
         similarity: what makes two images alike: lncc (the default) or mse for one modality, mi or mind for two.
         preset: how much work to spend in a search by images; balanced by default.
         config: TOML or JSON file whose settings are laid over the preset's, or the result.json of an earlier search by images;
-            --dry-run prints all settings; deformable, steps and tolerance are laid over those of a model of features.
+            --dry-run prints all settings; deformable, steps and tolerance are laid over those of a model of features, and
+            intensities lets the images count beside its features.
         initialise: where the search begins: affine by default for the deformable kinds, moments for rigid and affine.
         initial: transform file, or folder of an earlier run, to begin from.
         model: model folder (train leaves one); its network registers the pair, in the place of a search;

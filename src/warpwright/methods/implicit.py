@@ -18,7 +18,7 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, full_precision, spatial
 from warpwright.methods.deformable import AnyFamily, Displacement
 from warpwright.methods.prompting import Told
-from warpwright.methods.solver_layer import AnyAdjoint, Prompts, SolverLayer
+from warpwright.methods.solver_layer import AnyAdjoint, SolverLayer, Terms
 from warpwright.methods.step import Step, Trail, laid_out
 from warpwright.networks import Displacement as Field
 from warpwright.networks.features import (
@@ -29,7 +29,7 @@ from warpwright.networks.features import (
     FeatureUNet,
     FeatureUNetEncoder,
 )
-from warpwright.solver import Adam, OneStep
+from warpwright.solver import LBFGS, Adam, Krylov, OneStep
 
 __all__ = ["AnyFeatures", "Implicit", "Solving", "check_tolerance"]
 
@@ -51,8 +51,8 @@ class Implicit:
         told: labels and landmarks that the solve sees while training; None for none.
 
     Raises:
-        BadInput: there are not as many steps as scales, or none, the tolerance is negative, or levels are linked by another
-            adjoint than `Unroll`.
+        BadInput: there are not as many steps as scales, or none, the tolerance is negative, levels are linked by another
+            adjoint than `Unroll`, or the adjoint takes the solution for a point of rest, which `LBFGS` has no gradient for.
     """
 
     features: AnyFeatures = FeatureUNet()
@@ -69,6 +69,9 @@ class Implicit:
             scales = list(self.features.scales)
             raise BadInput(f"an implicit network needs at least 1 step for each of the scales {scales}, got {list(self.steps)}")
         check_tolerance(self.tolerance)
+        if isinstance(self.family.solver, LBFGS) and isinstance(self.adjoint, OneStep | Krylov):
+            found = f"the adjoint {type(self.adjoint).__name__} has no gradient through the solver LBFGS"
+            raise BadInput(f"{found}: expected another solver, such as Adam, or the adjoint Unroll")
         self.layer()  # refuses levels that the adjoint does not link
 
     def layer(self) -> SolverLayer:
@@ -116,7 +119,7 @@ class Solving(Step):
         levels = tuple(level.to(image.dtype).contiguous() for level in found.levels)  # as the kernels of the solver want them
         return FeaturePyramid(levels=levels, factors=found.factors, before=found.before, offset=found.offset)
 
-    def forward(self, fixed: Tensor, moving: Tensor, prompts: Prompts | None = None) -> Trail:
+    def forward(self, fixed: Tensor, moving: Tensor, prompts: Terms | None = None) -> Trail:
         """The displacement, with those of coarser levels, all on the lattice of the images.
 
         Args:
@@ -129,7 +132,7 @@ class Solving(Step):
         """
         return self._between(*self._sides(fixed, moving), spatial(fixed), prompts)
 
-    def both(self, fixed: Tensor, moving: Tensor, prompts: tuple[Prompts | None, Prompts | None]) -> tuple[Trail, Trail]:
+    def both(self, fixed: Tensor, moving: Tensor, prompts: tuple[Terms | None, Terms | None]) -> tuple[Trail, Trail]:
         """As `forward` for the pair and for the swapped pair, whose features are the same and are found once.
 
         Args:
@@ -144,17 +147,17 @@ class Solving(Step):
         there = self._between(one, other, spatial(fixed), prompts[0])
         return there, self._between(other, one, spatial(fixed), prompts[1])
 
-    def _between(self, fixed: FeaturePyramid, moving: FeaturePyramid, shape: tuple[int, ...], prompts: Prompts | None) -> Trail:
+    def _between(self, fixed: FeaturePyramid, moving: FeaturePyramid, shape: tuple[int, ...], prompts: Terms | None) -> Trail:
         grid = Grid.regular(shape, self.spacing)
         with full_precision(fixed.levels[0]):
-            solved = self.solver(fixed, moving, (grid, grid), levels=self.active if self.training else None, prompts=prompts)
+            solved = self.solver(fixed, moving, (grid, grid), levels=self.active if self.training else None, terms=prompts)
             *coarser, values = solved.displacements
         coarser += [values] * (len(self.settings.steps) - len(coarser) - 1)  # levels that are not solved yet
         ones = (1,) * grid.dim
         levels = tuple(Field(values=u, shape=grid.shape, factors=ones) for u in coarser)
         return (Field(values=values, shape=grid.shape, factors=ones, coarser=levels, failed=solved.failed),)
 
-    def told(self, batch: PairBatch) -> Prompts | None:
+    def told(self, batch: PairBatch) -> Terms | None:
         """What a solve of a batch is told: by chance and while training, else nothing."""
         told = self.settings.told
         if told is None or not self.training or bool(torch.rand(()) >= told.chance):

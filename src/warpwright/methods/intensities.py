@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.energies.regularity import Regularity
@@ -22,7 +23,7 @@ from warpwright.methods.levels import Level
 from warpwright.methods.objective import FieldObjective
 from warpwright.transforms import Affine, laid
 
-__all__ = ["Intensities"]
+__all__ = ["Intensities", "at_level"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +65,31 @@ class Intensities:
 
 
 def at_level(image: Tensor, own: Grid, grid: Grid) -> Tensor:
-    """Images (B, C, *S) on a grid at the voxels of a level's: (B, C, *T), 0 beyond them."""
-    flat = laid(Image(image.flatten(0, 1), own), Affine.identity(own.dim), grid)
+    """Images at the voxels of a level, their border repeated where it goes beyond them, as the network sees them.
+
+    Args:
+        image: (B, C, *S).
+        own: where they lie.
+        grid: of the level.
+
+    Returns:
+        (B, C, *T).
+    """
+    ends = np.indices((2,) * grid.dim).reshape(grid.dim, -1).T * (np.asarray(grid.shape) - 1.0)
+    corners = own.to_voxel(grid.to_world(torch.from_numpy(ends)))
+    beyond = torch.cat([-corners, corners - torch.tensor(own.shape) + 1]).max().clamp_min(0)
+    margin = int(beyond.ceil())
+    wide = F.pad(image, (margin,) * 2 * own.dim, mode="replicate")
+    lattice = own.crop((-margin,) * own.dim, tuple(n + 2 * margin for n in own.shape))
+    flat = laid(Image(wide.flatten(0, 1), lattice), Affine.identity(own.dim), grid)
     return flat.unflatten(0, image.shape[:2])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Compared(Regularity):
     """How unlike images are under a displacement, where 1 is as unlike as images that have nothing to do with each other.
+
+    0, with no gradient, where that is nothing: of flat images, or of such that do not meet.
 
     Args:
         objective: of the images.
@@ -83,4 +101,5 @@ class Compared(Regularity):
 
     def regularity(self, displacement: Tensor, spacing: Sequence[float]) -> Tensor:
         value = self.objective.data_term(displacement, *self.objective.images)
-        return torch.where(self.unlike > 0, value / self.unlike, torch.zeros_like(value))
+        known = self.unlike > 0
+        return value * known / torch.where(known, self.unlike, torch.ones_like(self.unlike))

@@ -15,7 +15,7 @@ from warpwright.geometry import Grid
 from warpwright.layers import AnyLayer, FullSize, Integrate
 from warpwright.methods.implicit import Solving
 from warpwright.methods.multistep import AnyNetwork, build_step, sized
-from warpwright.methods.solver_layer import Prompts
+from warpwright.methods.solver_layer import Terms
 from warpwright.networks import VoxelMorph
 from warpwright.transforms import Preparation
 
@@ -81,7 +81,7 @@ class Model(nn.Module):
                 "a solve is told something only where it is the whole network, expected no `told` in one of its steps"
             )
 
-    def forward(self, fixed: Tensor, moving: Tensor, prompts: Prompts | None = None) -> Prediction:
+    def forward(self, fixed: Tensor, moving: Tensor, prompts: Terms | None = None) -> Prediction:
         """The prediction of a batch; networks may run under autocast, coordinates stay in the dtype of the images.
 
         Args:

@@ -48,8 +48,9 @@ class FieldObjective(CurvedObjective):
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Energies (1,); `params` are the fixed and the moving image."""
-        energy = self.data_term(self.field(x), *params)
-        return energy + self._smooth(x) if self.regularities else energy
+        displacement = self.field(x)
+        energy = self.data_term(displacement, *params)
+        return energy + self._smooth(displacement) if self.regularities else energy
 
     @property
     def images(self) -> tuple[Tensor, Tensor]:
@@ -140,7 +141,7 @@ class FieldObjective(CurvedObjective):
             (product,) = torch.autograd.grad(self.field(at), at, push)
             if not self.regularities:
                 return product
-            (force,) = torch.autograd.grad(self._smooth(at).sum(), at, create_graph=True)
+            (force,) = torch.autograd.grad(self._smooth(self.field(at)).sum(), at, create_graph=True)
             return product + torch.autograd.grad(force, at, direction)[0]
 
     def _pushed(self, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,8 +161,7 @@ class FieldObjective(CurvedObjective):
             cover = warp_covered(moving[:, :1], displacement, self.matrix, pair.moving_weight)[1]
         return cover if pair.fixed_weight is None else cover * pair.fixed_weight
 
-    def _smooth(self, x: Tensor) -> Tensor:
-        displacement = self.field(x)
+    def _smooth(self, displacement: Tensor) -> Tensor:
         terms = [term.weight * term.regularity(displacement, self.level.grid.spacing) for term in self.regularities]
         return sum(terms[1:], terms[0])
 
@@ -170,7 +170,7 @@ class FieldObjective(CurvedObjective):
         if not self.regularities:
             return 0.0
         at = x.detach().requires_grad_()
-        (force,) = torch.autograd.grad(self._smooth(at).sum(), at)
+        (force,) = torch.autograd.grad(self._smooth(self.field(at)).sum(), at)
         return (force * direction).flatten(1).sum(1)
 
     def curvature(self, x: Tensor, *params: Tensor) -> Tensor:

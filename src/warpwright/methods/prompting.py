@@ -41,8 +41,8 @@ class Prompting:
         weight: how much they count, see the head of this file; above 0.
 
     Raises:
-        BadInput: there is neither a label nor a point, the counts of the points differ, no label occurs in both maps, or the
-            weight is not positive and finite.
+        BadInput: there is neither a label nor a point, the points are not finite or not as many of as many axes, no label
+            occurs in both maps, or the weight is not positive and finite.
     """
 
     labels: tuple[Image, Image] | None = None
@@ -57,9 +57,8 @@ class Prompting:
         if self.labels is not None and not self.values:
             first, second = (image.name for image in self.labels)
             raise BadInput(f"{second}: has no label in common with {first}, expected at least one to prompt with")
-        if self.points is not None and (self.points[0].shape != self.points[1].shape or not len(self.points[0])):
-            one, two = (len(p) for p in self.points)
-            raise BadInput(f"prompts have {one} fixed and {two} moving landmarks, expected as many, at least 1")
+        if self.points is not None:
+            _check_points(*self.points)
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -159,6 +158,20 @@ class Told:
             )
             found.append(PointPrompt(weight=self.weight, fixed=fixed, moving=moving, matrix=matrix))
         return found
+
+
+def _check_points(fixed: Tensor, moving: Tensor) -> None:
+    """Refuse landmarks that are not finite points, row by row of two images."""
+    for side, points in (("fixed", fixed), ("moving", moving)):
+        if points.ndim != 2 or points.shape[1] not in (2, 3):
+            raise BadInput(f"the {side} landmarks of a prompt have the shape {tuple(points.shape)}, expected (N, 2) or (N, 3)")
+        if not bool(points.isfinite().all()):
+            raise BadInput(f"the {side} landmarks of a prompt hold NaN or inf, expected finite coordinates")
+    (n, axes), (m, others) = fixed.shape, moving.shape
+    if axes != others:
+        raise BadInput(f"prompts have fixed landmarks of {axes} axes and moving ones of {others}, expected the same")
+    if n != m or not n:
+        raise BadInput(f"prompts have {n} fixed and {m} moving landmarks, expected as many, at least 1")
 
 
 def softened(channels: Tensor, own: Grid, transform: Affine, grid: Grid) -> Tensor:

@@ -272,7 +272,7 @@ class _Run:
             level=level,
             factor=factor,
             steps=steps,
-            prompts=prompts,
+            terms=prompts,
             begin=begin,
             end=lambda solution: self._done(name, clock[0], solution),
         )

@@ -201,7 +201,7 @@ def searched(
         beside = [] if search.intensities is None else [search.intensities.at(level, (images[0], images[1]), grids)]
         return beside if search.prompts is None else beside + search.prompts.at(level, affine, np.eye(grid.dim + 1))
 
-    solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), prompts=terms, report=report)
+    solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), terms=terms, report=report)
     _refuse_broken(solved, scales, f"{sides[0].image.name} and {sides[1].image.name}")
     first = float(solved.solutions[-1].history[0, 0])
     stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
@@ -221,7 +221,7 @@ def _refuse_broken(solved: Solved, scales: tuple[int, ...], names: str) -> None:
     if broken:
         raise Failed(
             f"{names}: the energy of the search became NaN or infinite at {', '.join(broken)} of the resolution, expected"
-            " smaller weights of prompts and regularities"
+            " smaller weights of prompts, intensities and regularities"
         )
 
 

@@ -30,7 +30,7 @@ class Task:
         level: the pair.
         factor: how many times larger its voxels are than the finest.
         steps: bound on the steps.
-        prompts: further terms on the displacement, weights in units of what the data term says of unlike images.
+        terms: further ones on the displacement, such as prompts, weights in units of what the data term says of unlike images.
         begin: called before the level, whose answer is called before every step with its number and the energies (B,).
         end: called with the solution.
     """
@@ -38,7 +38,7 @@ class Task:
     level: Level
     factor: int
     steps: int
-    prompts: Sequence[Regularity] = ()
+    terms: Sequence[Regularity] = ()
     begin: Callable[[], Callable[[int, Tensor], None] | None] | None = None
     end: Callable[[Solution], None] | None = None
 
@@ -94,9 +94,9 @@ def _solve(
     objective = FieldObjective(level, affine, similarity, family.regularities, lambda x: family.displacement(x, shape, scale))
     with torch.no_grad():
         reference = objective.data_term(still(level), *objective.images)
-    if task.prompts:
+    if task.terms:
         unlike = objective.unlike().double()
-        objective.regularities += tuple(Weighed(term=p, weights=p.weight * unlike) for p in task.prompts)
+        objective.regularities += tuple(Weighed(term=p, weights=p.weight * unlike) for p in task.terms)
 
     def begun() -> Tensor:  # made anew where it is needed, not kept: it is large
         return family.parameters(coarser.lattice.onto(coarser.field, shape, level.lattice), scale)

@@ -30,10 +30,10 @@ from warpwright.methods.solve import Task, solve_levels
 from warpwright.networks.features import FeaturePyramid
 from warpwright.solver import Krylov, OneStep, Solution, Status, Truncated, Unroll
 
-__all__ = ["AnyAdjoint", "Prompts", "Solved", "SolverLayer", "feature_levels"]
+__all__ = ["AnyAdjoint", "Solved", "SolverLayer", "Terms", "feature_levels"]
 
 AnyAdjoint = OneStep | Truncated | Krylov | Unroll
-Prompts = Callable[[Level], Sequence[Regularity]]
+Terms = Callable[[Level], Sequence[Regularity]]
 Report = Callable[[str, int, int, float], None]
 
 
@@ -81,7 +81,7 @@ class SolverLayer(nn.Module):
         steps: bound on the steps at every level, coarse to fine.
         tolerance: relative fall of a sample's energy a step below which it stops at a level; None takes all steps.
         adjoint: how the result is differentiated in the features. Held fixed, whatever the rule: the deviation that features
-            are divided by, the weights of prompts, and which places the moving image reaches.
+            are divided by, the weights of further terms, and which places the moving image reaches.
         linked: whether the result of a level is also differentiated in that of the coarser one, where it began; else each level
             is differentiated by itself. It needs `Unroll`.
 
@@ -117,7 +117,7 @@ class SolverLayer(nn.Module):
         *,
         levels: int | None = None,
         weights: tuple[Tensor | None, Tensor | None] = (None, None),
-        prompts: Prompts | None = None,
+        terms: Terms | None = None,
         report: Report | None = None,
     ) -> Solved:
         """Solve every level.
@@ -128,7 +128,7 @@ class SolverLayer(nn.Module):
             grids: of the images the features are of.
             levels: how many are solved, from the coarsest on, at least 1; None for all.
             weights: (B, 1, *S) and (B, 1, *M) weights of the images' voxels, B may be 1; None for one everywhere.
-            prompts: further terms for a level.
+            terms: further ones of the energy of a level, such as prompts.
             report: called before every step with the stage's name, the step, its bound and the first sample's energy.
 
         Raises:
@@ -155,7 +155,7 @@ class SolverLayer(nn.Module):
                 level=level,
                 factor=factor // unit,
                 steps=steps,
-                prompts=() if prompts is None else prompts(level),
+                terms=() if terms is None else terms(level),
                 begin=self._beginner(began, report, factor, steps),
                 end=done,
             )

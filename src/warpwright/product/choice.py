@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from warpwright.config import KIND, from_mapping, merged, read_mapping, to_mapping
+from warpwright.energies.similarity import Similarity
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
 from warpwright.methods import Settings, preset
 from warpwright.product.choices import Initialise, Kind, Preset, SimilarityName
 
-__all__ = ["TRANSFORMS", "Choice", "kind_of"]
+__all__ = ["TRANSFORMS", "Choice", "check_window", "kind_of"]
 
 T = TypeVar("T")
+INTENSITIES = "intensities"  # a key that only a file for a model of features has
 LINEAR = ("rigid", "affine")
 TRANSFORMS: dict[str, Kind] = {name: name for name in ("greedy", "displacement", "velocity", "bspline")}
 SIMILARITIES: dict[str, SimilarityName] = {"lncc": "lncc", "mse": "mse", "mutualinformation": "mi", "mind": "mind"}
@@ -44,11 +46,13 @@ class Choice:
             but: keys of the file that are meant for something else.
 
         Raises:
-            BadInput: the file cannot be read, holds an unknown key, a value of another type or out of range, or something
-                else than a name that was asked for.
+            BadInput: the file cannot be read, holds an unknown key or one for a model of features, a value of another type or
+                out of range, or something else than a name that was asked for.
         """
         found, where = self.read()
         found = {key: value for key, value in found.items() if key not in but}
+        if INTENSITIES in found:
+            raise BadInput(f"{where}: its {INTENSITIES!r} is for a model of features: expected such a model, or no such key")
         chosen = preset(
             self.preset or "balanced",
             grid.spacing,
@@ -98,6 +102,23 @@ def _read(path: str | Path) -> tuple[Mapping[str, Any], str]:
     found = read_mapping(path)
     inner = found.get("settings")
     return (inner, f"{path}.settings") if isinstance(inner, Mapping) else (found, str(path))
+
+
+def check_window(similarity: Similarity, spacing: Sequence[float], where: str) -> None:
+    """That a similarity is one for images of so many axes.
+
+    Args:
+        similarity: of any kind.
+        spacing: mm of a voxel along each axis.
+        where: what a message calls the similarity.
+
+    Raises:
+        BadInput: its window is for another number of axes.
+    """
+    try:
+        similarity.for_spacing(spacing)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def kind_of(found: Mapping[str, Any], key: str) -> str:

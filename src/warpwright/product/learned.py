@@ -33,13 +33,13 @@ from warpwright.methods import (
 from warpwright.methods.implicit import check_tolerance
 from warpwright.methods.intensities import Intensities
 from warpwright.methods.search import moving_lattice, search_memory
-from warpwright.product.choice import TRANSFORMS, Choice, kind_of
+from warpwright.product.choice import TRANSFORMS, Choice, check_window, kind_of
 from warpwright.product.choices import Initialise, Kind
 from warpwright.product.model_folder import ModelFolder, Score, read_model
 from warpwright.product.trust import Trust, trust
 from warpwright.transforms import Affine, Transform, centring
 
-__all__ = ["Learned", "learned", "opened", "settings_beside"]
+__all__ = ["Learned", "check_axes", "learned", "opened", "settings_beside"]
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 SEARCHED = ("rigid", "affine", "matching")  # starts that a search finds, from an initial transform if there is one
@@ -228,6 +228,17 @@ def opened(model: str | Path | ModelFolder | None) -> ModelFolder | None:
     return read_model(model) if isinstance(model, (str, Path)) else model
 
 
+def check_axes(model: ModelFolder | None, image: Image) -> None:
+    """That an image has as many axes as a model is for, if there is one.
+
+    Raises:
+        BadInput: it has others.
+    """
+    if model is not None and image.grid.dim != model.model.settings.dim:
+        found = f"has {image.grid.dim} axes, the model {model.path} is for {model.model.settings.dim}"
+        raise BadInput(f"{image.name}: {found}: expected as many")
+
+
 def settings_beside(model: ModelFolder | None, choice: Choice, grid: Grid) -> Settings:
     """What a choice means for a search by images: all of it, but for what a model of features takes for its own search.
 
@@ -334,6 +345,8 @@ def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> S
     asked = choice.over(OfFeatures(deformable=family, steps=trained.steps, tolerance=trained.tolerance), found, where)
     if len(asked.steps) != len(trained.steps):
         raise BadInput(f"{where}: steps are {list(asked.steps)}, the features have the scales {scales}: expected as many")
+    if asked.intensities is not None:
+        check_window(asked.intensities.similarity, network.spacing, f"{where}.intensities.similarity")
     beside = {"prompts": prompts, "intensities": asked.intensities}
     return Search(family=asked.deformable, steps=asked.steps, tolerance=asked.tolerance, **beside)
 

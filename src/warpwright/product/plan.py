@@ -18,13 +18,13 @@ from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
 from warpwright.kernels import threads_to_kernels, usable
 from warpwright.methods import Progress, Prompting, Registration, Settings, needed, register_pair
-from warpwright.product.choice import Choice
+from warpwright.product.choice import Choice, check_window
 from warpwright.product.choices import Header, Photograph, Space
 from warpwright.product.inputs import SIDES, ImageLike, PointsLike, digest, labels_on, on_unit_grid, outside_note, points_of
-from warpwright.product.learned import Learned, learned, opened, settings_beside
+from warpwright.product.learned import Learned, check_axes, learned, opened, settings_beside
 from warpwright.product.model_folder import ModelFolder
 from warpwright.product.photographs import Seen, seen, size_note
-from warpwright.product.prompts import kept_notes, prompting, recorded
+from warpwright.product.prompts import kept_notes, prompting, recorded, refuse_unequal, sets_named
 from warpwright.product.resources import check_memory, granted_threads, peak_memory
 from warpwright.product.resources import threads as using
 from warpwright.product.result import Labels, Landmarks, RegistrationResult
@@ -229,7 +229,9 @@ def prepare(
         looks = _looks(images, header, series, photograph)
         first, second = (look.image for look in looks)
         folder = opened(model)
+        check_axes(folder, first)
         settings = settings_beside(folder, choice, first.grid)
+        check_window(settings.similarity, first.grid.spacing, f"{choice.read()[1]}.similarity")
         start = _initial(initial, first, settings)
         shown = None if prompt_labels is None else _pair(images, "prompt_labels")
         prompts = prompting(shown, prompt_points, prompt_weight, (first, second), space, header)
@@ -347,10 +349,8 @@ def _landmarks(
     )
     if fixed is None or moving is None:
         return None
-    names = [str(p) if isinstance(p, (str, Path)) else f"{side} points" for p, side in zip(points, SIDES, strict=True)]
-    if len(fixed.world) != len(moving.world):
-        counts = f"has {len(moving.world)} points and {names[0]} has {len(fixed.world)}"
-        raise BadInput(f"{names[1]}: {counts}, expected as many")
+    names = sets_named(points, "points")
+    refuse_unequal((fixed, moving), names)
     notes = [outside_note(n, p, i.grid) for n, p, i in zip(names, (fixed, moving), images, strict=True)]
     return Landmarks(fixed=fixed, moving=moving, notes=(*notes[0], *notes[1]))
 

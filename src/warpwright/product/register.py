@@ -67,7 +67,7 @@ def register(
         preset: how much work to spend in a search by images. Default "balanced".
         config: a `.toml` or `.json` file whose settings are laid over the preset's; or the `result.json` of an earlier
             search by images. Its `deformable`, `steps` and `tolerance` are laid over those that a model of features was
-            trained with.
+            trained with, and its `intensities` let the images count beside its features.
         initialise: where the search begins. Default "affine" for deformable transforms, "moments" for linear ones.
         initial: a transform to begin from (a file, or the folder of an earlier run), world points of fixed to world points
             of moving.

@@ -27,7 +27,7 @@ from warpwright.errors import BadInput
 from warpwright.kernels import plainly
 from warpwright.solver.algorithms.base import Linear, Step
 
-__all__ = ["Adjoint", "Implicit", "Krylov", "OneStep", "Truncated", "Unroll", "attached"]
+__all__ = ["Adjoint", "AtRest", "Krylov", "OneStep", "Truncated", "Unroll", "attached"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Truncated:
             raise BadInput(f"a truncated adjoint needs at least one step, got {self.steps}")
 
 
-class Implicit(ABC):
+class AtRest(ABC):
     """A rule that takes the solution for a point of rest."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Implicit(ABC):
 
 
 @dataclass(frozen=True)
-class OneStep(Implicit):
+class OneStep(AtRest):
     """As if the last step did not depend on where it began: y is the cotangent.
 
     Its length is that of the solver's step for a gradient: with `GaussNewton` it does not depend on how near rest the solution
@@ -79,7 +79,7 @@ class OneStep(Implicit):
 
 
 @dataclass(frozen=True)
-class Krylov(Implicit):
+class Krylov(AtRest):
     """GMRES: the y of the space of w, J'w, J'J'w, ... that fits best, for each sample by itself; 0 for one that failed.
 
     It needs `Objective.hessian_product`, which for images needs a similarity with a curvature (`MSE`, or sums of such).
@@ -127,7 +127,7 @@ class Krylov(Implicit):
 Adjoint = Unroll | Truncated | OneStep | Krylov
 
 
-def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated | Implicit) -> Tensor:
+def attached(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Truncated | AtRest) -> Tensor:
     """The value x with a gradient in `params`.
 
     Args:
@@ -153,7 +153,7 @@ class _Attach(torch.autograd.Function):
     """Once differentiable: a derivative of the gradient raises."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Step, rule: Implicit, *params: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: Step, rule: AtRest, *params: Tensor) -> Tensor:
         ctx.step, ctx.rule = step, rule
         ctx.save_for_backward(x, *params)
         return x.view_as(x)
@@ -168,7 +168,7 @@ class _Attach(torch.autograd.Function):
         return (None, None, None, *ctx.step.objective.mixed(x.detach(), direction, *own))
 
 
-def _direction(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: Implicit, cotangent: Tensor) -> Tensor:
+def _direction(x: Tensor, step: Step, params: tuple[Tensor, ...], rule: AtRest, cotangent: Tensor) -> Tensor:
     """The v of the head of this file."""
     with torch.no_grad():
         gradient = step.objective.value_and_gradient(x, *params)[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from warpwright.kernels import plainly, total
-from warpwright.solver.adjoint import Adjoint, Implicit, Truncated, Unroll, attached
+from warpwright.solver.adjoint import Adjoint, AtRest, Truncated, Unroll, attached
 from warpwright.solver.algorithms.base import Precondition, Retract, Solver, State, Step, add, same
 from warpwright.solver.objective import Objective
 from warpwright.solver.solution import Solution, Status
@@ -64,7 +64,7 @@ def minimise(
     history: list[Tensor] = []
     own: dict[int, State] = {}  # what a sample that stopped is differentiated with, whatever its mates do after it
     whole, unrolled = params, isinstance(adjoint, Unroll)
-    rule = adjoint if isinstance(adjoint, (Truncated, Implicit)) and torch.is_grad_enabled() else None
+    rule = adjoint if isinstance(adjoint, (Truncated, AtRest)) and torch.is_grad_enabled() else None
     params = params if unrolled else tuple(p.detach() for p in params)
     with torch.set_grad_enabled(unrolled), plainly() if unrolled else nullcontext():
         state = solver.init(x)

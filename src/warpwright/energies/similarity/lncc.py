@@ -34,6 +34,10 @@ class LNCC(Similarity):
         window: "box" (ANTs, VoxelMorph) or "gaussian" (ICON).
         epsilon: squared intensity below which a variance is noise, for images scaled to [0, 1].
 
+    Raises:
+        BadInput: the window is one voxel or epsilon is not positive; of an image or a spacing: there is not one radius for
+            each of its axes.
+
     Reference: Avants et al., Medical Image Analysis 12 (2008), doi 10.1016/j.media.2007.06.004.
     """
 
@@ -43,24 +47,31 @@ class LNCC(Similarity):
 
     def __post_init__(self) -> None:
         radii = self.radius if isinstance(self.radius, tuple) else (self.radius,)
-        if min(radii) < 0 or max(radii) < 1 or self.epsilon <= 0:
+        if min(radii, default=0) < 0 or max(radii, default=0) < 1 or self.epsilon <= 0:
             raise BadInput(f"LNCC needs radius >= 1 and epsilon > 0, got radius = {self.radius}, epsilon = {self.epsilon}")
 
     def for_spacing(self, spacing: Sequence[float]) -> Self:
         """The same window in millimetres along every axis: `radius` counts voxels of the finest axis."""
-        if not isinstance(self.radius, int):
-            return self
-        return replace(self, radius=tuple(round(self.radius * min(spacing) / s) for s in spacing))
+        if isinstance(self.radius, int):
+            return replace(self, radius=tuple(round(self.radius * min(spacing) / s) for s in spacing))
+        self._radii(len(spacing))  # refuses another number of axes
+        return self
 
     def similarity(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         others = torch.is_grad_enabled() and (fixed.requires_grad or (weight is not None and weight.requires_grad))
         if self.window == "gaussian" or others or not (usable(moved, fixed, weight) and on_one_grid(moved, fixed, weight)):
             return _plain(self, moved, fixed, weight)
         gradient = moved.requires_grad and torch.is_grad_enabled()
-        return _lncc(moved, fixed, weight, list(self._radii(moved)), self.epsilon, gradient)[0]
+        return _lncc(moved, fixed, weight, list(self._radii(len(spatial(moved)))), self.epsilon, gradient)[0]
 
-    def _radii(self, image: Tensor) -> tuple[int, ...]:
-        return self.radius if isinstance(self.radius, tuple) else (self.radius,) * len(spatial(image))
+    def _radii(self, dim: int) -> tuple[int, ...]:
+        """One for each axis of the images."""
+        if isinstance(self.radius, int):
+            return (self.radius,) * dim
+        if len(self.radius) != dim:
+            found = f"LNCC has a radius of {len(self.radius)} numbers, the images have {dim} axes"
+            raise BadInput(f"{found}: expected one number, or {dim}")
+        return self.radius
 
     def correlation_map(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         """Squared local correlation of every channel: (B, C, *S) images to (B, C, *S) in [0, 1]."""
@@ -89,7 +100,7 @@ class LNCC(Similarity):
 
     def window_sum(self, field: Tensor) -> Tensor:
         """Sum over the window around every voxel, cut at the border; its own adjoint."""
-        radii = self._radii(field)
+        radii = self._radii(len(spatial(field)))
         return box_sum(field, radii) if self.window == "box" else gaussian_sum(field, radii)
 
 
