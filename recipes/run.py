@@ -2,7 +2,7 @@
 
 Writes the manifest, trains what is not trained yet (a run that was interrupted is resumed), registers the test pairs in every
 way, prints the table and draws it (`results.png` in the output folder); `results.json` there holds every number of the tables
-that were printed last. A row that is scored is kept in `rows` there, so that none is scored twice by the same weights. Of
+that were printed last. A row that is scored is kept in `rows` there, so that none is scored twice by the same model. Of
 models of features a second table says what their time goes into. With several seeds every configuration has a row for each,
 and one of the mean over them.
 """
@@ -25,6 +25,7 @@ from cohorts import COHORTS, Cohort, TestPair
 from drawing import draw
 from runs import folder_of, settings_of, trained, write_table
 from scoring import Row, Way, by_features, by_model, classical, header, line, mean_of, nothing, score, times_header, times_line
+from warpwright.config import to_mapping
 from warpwright.errors import BadInput, WarpwrightError, did_you_mean
 from warpwright.io.atomic import replacing
 from warpwright.methods import Intensities, Solving, TransformName
@@ -60,13 +61,13 @@ class Test:
             name: of the row.
             way: what registers.
             swapped: also register with the images swapped.
-            of: digest of the weights; a row of others is scored anew.
+            of: what the model is; a row of another, or of another machine, is scored anew.
         """
         file = self.folder / f"{hashlib.sha256(f'{self.title}/{name}'.encode()).hexdigest()[:16]}.json"
-        key = {"table": self.title, "way": name, "of": of, "pairs": [pair.name for pair in self.pairs]}
+        key = {"table": self.title, "way": name, "of": of, "pairs": [pair.name for pair in self.pairs], "machine": machine()}
         if file.exists():
             kept = json.loads(file.read_text(encoding="utf-8"))
-            if {k: kept[k] for k in key} == key:
+            if {k: kept.get(k) for k in key} == key:
                 return Row(**kept["row"])
         sys.stderr.write(f"{self.title}: {name}\n")
         row = score(name, way, self.pairs, swapped=swapped)
@@ -118,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
     """Train, score, print."""
     configs = sorted((HERE / options.name).glob("*.toml"))
     stems = [config.stem for config in configs]
+    if options.only is not None and NONE in options.only[1:] + options.only[:-1]:
+        raise BadInput(f"--only: {NONE!r} stands beside other names, expected it alone")
     for name in options.only or ():
         if name not in (NONE, *stems):
             raise BadInput(f"--only: there is no {name!r} in {options.name}{did_you_mean(name, (*stems, NONE))}")
@@ -162,6 +165,21 @@ def models_of(words: list[str], taken: list[str]) -> dict[str, ModelFolder]:
     return found
 
 
+def machine() -> dict[str, str | int]:
+    """What the seconds of a row depend on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def identity(model: ModelFolder) -> str:
+    """A digest of a model's weights and settings."""
+    settings = json.dumps(to_mapping(model.model.settings), sort_keys=True)
+    return hashlib.sha256(f"{model.digest}{settings}".encode()).hexdigest()
+
+
 def ways_of(model: ModelFolder, asked: Asked, *, first: bool) -> dict[str, tuple[Way, bool]]:
     """The ways in which a model registers, by what a row adds to its name, and whether pairs are also swapped.
 
@@ -186,7 +204,7 @@ def rows_of(name: str, seeds: Seeds, test: Test, asked: Asked, *, first: bool) -
     rows: list[Row] = []
     for added in next(iter(ways.values())):
         found = [
-            test.row(f"{name}{f', seed {seed}' if seed else ''}{added}", *way[added], of=seeds[seed].digest)
+            test.row(f"{name}{f', seed {seed}' if seed else ''}{added}", *way[added], of=identity(seeds[seed]))
             for seed, way in ways.items()
         ]
         rows += [*found, mean_of(f"{name}{added}, mean of seeds", found)] if len(found) > 1 else found
@@ -202,11 +220,6 @@ def report(cohort: Cohort, output: Path, models: dict[str, Seeds], asked: Asked)
         models: by name and seed.
         asked: in which other ways models register.
     """
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
     tables: dict[str, list[Row]] = {}
     for title, pairs in cohort.test.items():
         test = Test(title, pairs, output / "rows")
@@ -222,7 +235,7 @@ def report(cohort: Cohort, output: Path, models: dict[str, Seeds], asked: Asked)
     draw(tables, output / "results.png")
     named = {title: [pair.name for pair in pairs] for title, pairs in cohort.test.items()}
     numbers = {title: {"pairs": named[title], "rows": [row.to_mapping() for row in rows]} for title, rows in tables.items()}
-    found = {"machine": machine, "tables": numbers}
+    found = {"machine": machine(), "tables": numbers}
     (output / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 

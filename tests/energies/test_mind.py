@@ -95,6 +95,16 @@ def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
         MIND(**settings)
 
 
+@pytest.mark.parametrize("name", ["radius", "dilation"])
+def test_numbers_of_other_axes_are_refused(name: str, dim: int) -> None:
+    mind = MIND(**{name: (1,) * (5 - dim)})  # type: ignore[arg-type]
+    image = torch.rand(1, 1, *(6,) * dim)
+    said = f"MIND has a {name} of {5 - dim} numbers, the images have {dim} axes: expected one number, or {dim}"
+    for refused in (lambda: mind.for_spacing((1.0,) * dim), lambda: mind.similarity(image, image)):
+        with pytest.raises(BadInput, match=said):
+            refused()
+
+
 def test_thick_slices_are_seen_in_millimetres(dim: int, generator: torch.Generator) -> None:
     adapted = MIND(radius=1, dilation=2).for_spacing((1.0, 4.0, 1.0)[:dim])
     assert adapted == MIND(radius=(1, 0, 1)[:dim], dilation=(2, 1, 2)[:dim])

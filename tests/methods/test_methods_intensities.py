@@ -10,7 +10,7 @@ import torch
 from methods_pairs import texture
 from torch import Tensor
 
-from oracles.make import normal
+from oracles.make import normal, oblique
 from warpwright.energies.similarity import LNCC, MIND, MSE, AnySimilarity, LocalCorrelation, MutualInformation
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid, Image
@@ -71,31 +71,25 @@ def test_the_term_is_the_similarity_in_units_of_unlike_images(
     torch.testing.assert_close(found, spaced.match(fixed, moving, field, None, weight) / unlike)
 
 
-def test_a_coarser_level_sees_the_images_where_its_voxels_lie(dim: int) -> None:
-    """A ramp has at each of them the height of the place."""
-    grid = Grid.regular((16, 20, 24)[:dim], SPACING[:dim])
-    ramp = torch.arange(float(grid.shape[0])).reshape(1, 1, -1, *(1,) * (dim - 1)).expand(1, 1, *grid.shape)
-    level = level_of(grid, 4)
-    term = Intensities(similarity=MSE()).at(level, (ramp, ramp + 3), (grid, grid))
-    fixed, moving = term.objective.images  # type: ignore[attr-defined]
-    heights = level.grid.to_world(torch.from_numpy(np.indices(level.grid.shape)).flatten(1).T.double())
-    at = grid.to_voxel(heights)[:, 0].reshape(level.grid.shape)
-    inner = (0, 0, slice(1, -1))
-    torch.testing.assert_close(fixed[inner], at[1:-1].float(), atol=0.05, rtol=0)
-    torch.testing.assert_close(moving[inner], at[1:-1].float() + 3, atol=0.05, rtol=0)
-
-
-def test_beyond_an_image_its_border_is_repeated(dim: int) -> None:
-    """Where the network padded, a level has voxels that lie outside in part."""
-    shape = (21, 18, 23)[:dim]
-    grid = Grid.regular(shape, SPACING[:dim])
-    lattice = grid.crop((-1,) * dim, tuple(n + n % 2 + 2 for n in shape)).downsample((2,) * dim)
-    ramp = torch.arange(float(shape[0])).reshape(1, 1, -1, *(1,) * (dim - 1)).expand(1, 2, *shape)
-    found = at_level(torch.cat([ramp, 30 - ramp]), grid, lattice)
+@pytest.mark.parametrize("factor", [1, 2, 4])
+@pytest.mark.parametrize("size", [21, 24, 35])
+def test_a_level_sees_the_images_where_its_voxels_lie(factor: int, size: int, dim: int) -> None:
+    """A ramp, oblique and flipped, has there the height of the place; where the network padded, that of the border."""
+    shape = (size, 18, 23)[:dim]
+    grid = Grid(shape, oblique((1.1, 0.9, 1.2)[:dim], 0.2))
+    before = 1 + (-size % factor) // 2
+    lattice = grid.crop((-before,) * dim, tuple(n + 2 * before + -(n + 2 * before) % factor for n in shape))
+    lattice = lattice.downsample((factor,) * dim)
+    ramp = torch.arange(float(size)).reshape(1, 1, -1, *(1,) * (dim - 1)).expand(1, 2, *shape)
+    found = at_level(torch.cat([ramp, size - ramp]), grid, lattice)
     assert found.shape == (2, 2, *lattice.shape)
-    assert found[0].min() < 0.5
-    assert found[1].min() > 9  # no zero from outside
-    torch.testing.assert_close(found[0], 30 - found[1])
+    torch.testing.assert_close(found[0], size - found[1])
+    places = torch.from_numpy(np.indices(lattice.shape)).flatten(1).T.double()
+    at = grid.to_voxel(lattice.to_world(places))[:, 0].reshape(lattice.shape).float()
+    whole = (at >= 1.5 * factor) & (at <= size - 1 - 1.5 * factor)  # where the filter lies within the image
+    assert whole.any()
+    torch.testing.assert_close(found[0, 0][whole], at[whole], atol=1e-4, rtol=0)
+    assert ((found[0, 0] - at.clamp(0, size - 1)).abs() <= 0.5 * factor).all()
 
 
 @pytest.mark.parametrize("similarity", [MSE(), LNCC(), LocalCorrelation(), MutualInformation(), MIND()], ids=repr)

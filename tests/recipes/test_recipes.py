@@ -225,6 +225,9 @@ def test_models_that_are_given_are_scored_and_the_time_of_their_searches_is_spli
     monkeypatch.setattr(sys, "argv", [*given, "--intensities", "0"])
     assert run.main() == 2
     assert "the weight of intensities must be above 0 and finite, got 0.0" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*given[:-1], "with_labels", "none"])
+    assert run.main() == 2
+    assert "--only: 'none' stands beside other names, expected it alone" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", [*given[:-1], "with_labels", "unsupervized"])
     assert run.main() == 2
     assert "--only: there is no 'unsupervized' in hippocampus, did you mean 'unsupervised'?" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """The images themselves as a term of a search by features: what no network has seen still shows in them.
 
-The weight is in proportion to the features: at weight 1 images that have nothing to do with each other cost as much as such
-features do. Ours; the paper's search sees nothing but features.
+The weight is in proportion to the features: at weight 1 images that have nothing to do with each other cost as much more than
+equal ones as such features do; beside features that are the same everywhere nothing counts. Ours; the paper's search sees
+nothing but features.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from warpwright.energies.regularity import Regularity
 from warpwright.energies.similarity import LNCC, AnySimilarity
 from warpwright.errors import BadInput
-from warpwright.geometry import Grid, Image
+from warpwright.geometry import Grid
 from warpwright.methods.levels import Level
 from warpwright.methods.objective import FieldObjective
-from warpwright.transforms import Affine, laid
+from warpwright.sampling import on_lattice
 
 __all__ = ["Intensities", "at_level"]
 
@@ -56,11 +56,11 @@ class Intensities:
         """
         pair = level.pair
         fixed, moving = (
-            at_level(image, own, to).to(pair.fixed)
-            for image, own, to in zip(images, grids, (pair.fixed_grid, pair.moving_grid), strict=True)
+            at_level(image, grid, to).to(pair.fixed)
+            for image, grid, to in zip(images, grids, (pair.fixed_grid, pair.moving_grid), strict=True)
         )
-        own = replace(level, pair=replace(pair, fixed=fixed, moving=moving))
-        objective = FieldObjective(own, np.eye(level.grid.dim + 1), self.similarity)
+        seen = replace(level, pair=replace(pair, fixed=fixed, moving=moving))
+        objective = FieldObjective(seen, np.eye(level.grid.dim + 1), self.similarity)
         return Compared(weight=self.weight, objective=objective, unlike=objective.unlike())
 
 
@@ -70,30 +70,25 @@ def at_level(image: Tensor, own: Grid, grid: Grid) -> Tensor:
     Args:
         image: (B, C, *S).
         own: where they lie.
-        grid: of the level.
+        grid: of the level: along the same axes, voxels some whole number of times as large.
 
     Returns:
         (B, C, *T).
     """
-    ends = np.indices((2,) * grid.dim).reshape(grid.dim, -1).T * (np.asarray(grid.shape) - 1.0)
-    corners = own.to_voxel(grid.to_world(torch.from_numpy(ends)))
-    beyond = torch.cat([-corners, corners - torch.tensor(own.shape) + 1]).max().clamp_min(0)
-    margin = int(beyond.ceil())
-    wide = F.pad(image, (margin,) * 2 * own.dim, mode="replicate")
-    lattice = own.crop((-margin,) * own.dim, tuple(n + 2 * margin for n in own.shape))
-    flat = laid(Image(wide.flatten(0, 1), lattice), Affine.identity(own.dim), grid)
-    return flat.unflatten(0, image.shape[:2])
+    factors = [round(t / s) for s, t in zip(own.spacing, grid.spacing, strict=True)]
+    first = own.to_voxel(grid.to_world(torch.zeros(1, grid.dim, dtype=torch.float64)))[0].tolist()
+    return on_lattice(image, factors, [round(place, 6) for place in first], grid.shape)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Compared(Regularity):
-    """How unlike images are under a displacement, where 1 is as unlike as images that have nothing to do with each other.
+    """How unlike images are under a displacement, in units of what sets unlike images apart from equal ones.
 
     0, with no gradient, where that is nothing: of flat images, or of such that do not meet.
 
     Args:
         objective: of the images.
-        unlike: (B,), of such images.
+        unlike: (B,), that unit.
     """
 
     objective: FieldObjective

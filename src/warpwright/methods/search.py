@@ -49,7 +49,7 @@ HIDDEN: dict[type[AnyFeatures], int] = {FeatureUNet: 205, FeatureUNetEncoder: 85
 SOLVED: dict[type[AnyFamily], int] = {Displacement: 48, Greedy: 48, AffineField: 48, Velocity: 60, BSpline: 85}
 BESIDE = 45  # and where images count beside features, by LNCC
 CARRIED = 34  # and of a map for each voxel of the fixed image, while it is inverted
-STILL = "the search made the features no more alike: the images stay as the start lays them"
+STILL = "the search did not lower its energy: the images stay as the start lays them"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,15 +180,10 @@ def searched(
         Failed: features, or the energy of the solve at a level, are not finite.
     """
     begin = time.perf_counter()
-    own = next(network.parameters())
     grids = grid, moving_lattice(grid, sides[1].image.grid, affine)
-    images, pyramids, weights = [], [], []
+    images, weights = _laid(network, preparation, sides, affine, grids)
     with evaluating(network):
-        for side, transform, lattice in zip(sides, (Affine.identity(grid.dim), affine), grids, strict=True):
-            image, weight = (x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, lattice))
-            images.append(image)
-            pyramids.append(network.pyramid(image))
-            weights.append(weight)
+        pyramids = [network.pyramid(image) for image in images]
     looked = time.perf_counter()
     family, scales = search.family, network.settings.features.scales
     layer = SolverLayer(family, search.steps, tolerance=search.tolerance)
@@ -198,10 +193,10 @@ def searched(
             progress(Progress(name, step, steps, energy))
 
     def terms(level: Level) -> list[Regularity]:
-        beside = [] if search.intensities is None else [search.intensities.at(level, (images[0], images[1]), grids)]
+        beside = [] if search.intensities is None else [search.intensities.at(level, images, grids)]
         return beside if search.prompts is None else beside + search.prompts.at(level, affine, np.eye(grid.dim + 1))
 
-    solved = layer(*pyramids, grids, weights=(weights[0], weights[1]), terms=terms, report=report)
+    solved = layer(*pyramids, grids, weights=weights, terms=terms, report=report)
     _refuse_broken(solved, scales, f"{sides[0].image.name} and {sides[1].image.name}")
     first = float(solved.solutions[-1].history[0, 0])
     stages = [Stage("features", looked - begin, 1, first, first, "of both images")]
@@ -213,6 +208,18 @@ def searched(
         stages=tuple(stages),
         notes=(STILL,) if solved.failed[0] else (),
     )
+
+
+def _laid(
+    network: Solving, preparation: Preparation, sides: tuple[Annotated, Annotated], affine: Affine, grids: tuple[Grid, Grid]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Both images as the network sees them, where it is, and the weights of their voxels."""
+    own, still = next(network.parameters()), Affine.identity(grids[0].dim)
+    fixed, moving = (
+        tuple(x.to(own.device, own.dtype) for x in lay_image(preparation, side, transform, grid))
+        for side, transform, grid in zip(sides, (still, affine), grids, strict=True)
+    )
+    return (fixed[0], moving[0]), (fixed[1], moving[1])
 
 
 def _refuse_broken(solved: Solved, scales: tuple[int, ...], names: str) -> None:

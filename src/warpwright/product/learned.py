@@ -347,8 +347,13 @@ def _search(folder: ModelFolder, choice: Choice, prompts: Prompting | None) -> S
         raise BadInput(f"{where}: steps are {list(asked.steps)}, the features have the scales {scales}: expected as many")
     if asked.intensities is not None:
         check_window(asked.intensities.similarity, network.spacing, f"{where}.intensities.similarity")
-    beside = {"prompts": prompts, "intensities": asked.intensities}
-    return Search(family=asked.deformable, steps=asked.steps, tolerance=asked.tolerance, **beside)
+    return Search(
+        family=asked.deformable,
+        steps=asked.steps,
+        tolerance=asked.tolerance,
+        prompts=prompts,
+        intensities=asked.intensities,
+    )
 
 
 def on_device(model: AnyModule, device: str) -> AnyModule:

@@ -4,7 +4,7 @@ from warpwright.sampling.directional import warp_directional
 from warpwright.sampling.filters import box_sum, gaussian, gaussian_sum, gaussian_zero_padded
 from warpwright.sampling.fundus import enhance_fundus, equalise, field_of_view, green_channel, luminance
 from warpwright.sampling.intensity import AnyNormalisation, Percentiles, Window
-from warpwright.sampling.pyramid import downsample, resize_displacement
+from warpwright.sampling.pyramid import downsample, on_lattice, resize_displacement
 from warpwright.sampling.sample import Outside, inside, sample, splat
 from warpwright.sampling.voxels import sample_labels, sample_nearest
 from warpwright.sampling.warp import warp, warp_covered, warp_labels, warp_nearest, warp_within
@@ -25,6 +25,7 @@ __all__ = [
     "green_channel",
     "inside",
     "luminance",
+    "on_lattice",
     "resize_displacement",
     "sample",
     "sample_labels",

@@ -13,7 +13,7 @@ from torch import Tensor
 from warpwright.geometry import spatial
 from warpwright.sampling.separable import along_axes, gaussian_matrix, linear_matrix
 
-__all__ = ["downsample", "resize_displacement"]
+__all__ = ["downsample", "on_lattice", "resize_displacement"]
 
 SMOOTHING = 0.5  # standard deviation of the anti-aliasing Gaussian, in coarse voxels
 
@@ -28,11 +28,30 @@ def downsample(image: Tensor, factors: Sequence[int]) -> Tensor:
     Returns:
         (B, C, *ceil(S / factors)).
     """
+    shape = [-(-n // k) for n, k in zip(spatial(image), factors, strict=True)]
+    first = [(n - 1 - k * (m - 1)) / 2 for n, k, m in zip(spatial(image), factors, shape, strict=True)]
+    return on_lattice(image, factors, first, shape)
+
+
+def on_lattice(image: Tensor, factors: Sequence[int], first: Sequence[float], shape: Sequence[int]) -> Tensor:
+    """Anti-aliased image on a lattice along its own axes; beyond the image its border is repeated.
+
+    Args:
+        image: (B, C, *S).
+        factors: voxels of the image to one of the lattice along each axis.
+        first: place of the lattice's first voxel along each axis, voxels of the image.
+        shape: of the lattice.
+
+    Returns:
+        (B, C, *shape).
+    """
     matrices: list[Tensor | None] = []
-    for n, k in zip(spatial(image), factors, strict=True):
-        coarse = torch.arange(-(-n // k), dtype=torch.float64)
-        centres = k * coarse + (n - 1 - k * (len(coarse) - 1)) / 2
-        matrices.append(None if k == 1 else gaussian_matrix(n, SMOOTHING * k, centres))
+    for n, k, begin, m in zip(spatial(image), factors, first, shape, strict=True):
+        places = (begin + k * torch.arange(m, dtype=torch.float64)).clamp(0, n - 1)
+        if k > 1:
+            matrices.append(gaussian_matrix(n, SMOOTHING * k, places))
+        else:
+            matrices.append(None if (begin, m) == (0, n) else linear_matrix(n, places))
     return along_axes(image, matrices)
 
 

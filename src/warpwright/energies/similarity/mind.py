@@ -43,7 +43,7 @@ class MIND(Pointwise):
         dilation: distance of the neighbours, voxels, >= 1. One number, or one for each axis.
 
     Raises:
-        BadInput: a setting is out of range.
+        BadInput: a setting is out of range; of an image or a spacing: there is not one number for each of its axes.
     """
 
     radius: int | tuple[int, ...] = 1
@@ -51,17 +51,18 @@ class MIND(Pointwise):
 
     def __post_init__(self) -> None:
         radius, dilation = ((s,) if isinstance(s, int) else s for s in (self.radius, self.dilation))
-        if min(radius) < 0 or min(dilation) < 1:
+        if min(radius, default=-1) < 0 or min(dilation, default=0) < 1:
             raise BadInput(f"MIND needs radius >= 0 and dilation >= 1, got radius = {self.radius}, dilation = {self.dilation}")
 
     def for_spacing(self, spacing: Sequence[float]) -> Self:
         """The same lengths in millimetres: numbers count voxels of the finest axis; a neighbour is at least one voxel away."""
         ratios = [min(spacing) / s for s in spacing]
-        radius, dilation = self.radius, self.dilation
-        if isinstance(radius, int):
-            radius = tuple(round(radius * ratio) for ratio in ratios)
-        if isinstance(dilation, int):
-            dilation = tuple(max(round(dilation * ratio), 1) for ratio in ratios)
+        radius = _for_axes(self.radius, len(spacing), "radius")
+        if isinstance(self.radius, int):
+            radius = tuple(round(r * ratio) for r, ratio in zip(radius, ratios, strict=True))
+        dilation = _for_axes(self.dilation, len(spacing), "dilation")
+        if isinstance(self.dilation, int):
+            dilation = tuple(max(round(d * ratio), 1) for d, ratio in zip(dilation, ratios, strict=True))
         return replace(self, radius=radius, dilation=dilation)
 
     def residual_map(self, moved: Tensor, fixed: Tensor) -> Tensor:
@@ -79,7 +80,8 @@ class MIND(Pointwise):
         )
         shape = spatial(moved)
         weight = None if weight is None else weight.expand(-1, 1, *shape)
-        radius, dilation = _for_axes(self.radius, len(shape)), _for_axes(self.dilation, len(shape))
+        radius = _for_axes(self.radius, len(shape), "radius")
+        dilation = _for_axes(self.dilation, len(shape), "dilation")
         return _mind(moved, fixed, weight, radius, dilation, tracing and moved.requires_grad)[0]
 
 
@@ -118,7 +120,7 @@ def descriptor(image: Tensor, radius: int | tuple[int, ...] = 1, dilation: int |
         (B, C * K, *S) in (0, 1], the largest of each channel's K = 2 D (D - 1) is 1; all 1 where the image is constant.
     """
     shape = spatial(image)
-    box, distance = _for_axes(radius, len(shape)), _for_axes(dilation, len(shape))
+    box, distance = _for_axes(radius, len(shape), "radius"), _for_axes(dilation, len(shape), "dilation")
     compiled = usable(image) and not (image.requires_grad and torch.is_grad_enabled())
     return (_descriptor if compiled else _plain)(image, box, distance)
 
@@ -152,8 +154,13 @@ def _plain(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Ten
     return out.reshape(len(image), -1, *shape)
 
 
-def _for_axes(setting: int | tuple[int, ...], dim: int) -> tuple[int, ...]:
-    return (setting,) * dim if isinstance(setting, int) else setting
+def _for_axes(setting: int | tuple[int, ...], dim: int, name: str) -> tuple[int, ...]:
+    if isinstance(setting, int):
+        return (setting,) * dim
+    if len(setting) != dim:
+        found = f"MIND has a {name} of {len(setting)} numbers, the images have {dim} axes"
+        raise BadInput(f"{found}: expected one number, or {dim}")
+    return setting
 
 
 def _pair_differences(image: Tensor, dilation: Sequence[int]) -> Tensor:
