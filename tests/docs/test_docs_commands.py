@@ -17,7 +17,9 @@ from warpwright.cli.main import main
 from warpwright.cohort.run import Engine, in_order
 from warpwright.errors import BadInput
 from warpwright.geometry import Grid
+from warpwright.methods import Implicit
 from warpwright.product.choice import Choice
+from warpwright.product.learned import OfFeatures
 from warpwright.training.config import read_training
 
 EXTRA = re.compile(r'pip install "warpwright\[(\w+)\]"')
@@ -133,18 +135,29 @@ def test_settings_of_a_page_are_known(page: Path, tmp_path: Path) -> None:
 
 
 def assert_settings(block: Block, path: Path, where: str) -> None:
-    """The tables are settings of a training, whose data or preset may stand in another block, or of a search."""
+    """The tables are settings of a training, whose data or preset may stand in another block, or of a search of either kind."""
     data = "" if "[data]" in block.text else '\n[data]\nimages = "my_images"\n'
     reasons: list[str] = []
-    for head in ("", 'preset = "gradicon"\n', None):
-        path.write_text(block.text if head is None else head + block.text + data)
+    training = [(f"{head}{block.text}{data}", read_training) for head in ("", 'preset = "gradicon"\n')]
+    for text, read in (*training, (block.text, search_by_images), (block.text, search_by_features)):
+        path.write_text(text)
         try:
-            Choice(config=path).settings(Grid.regular((8, 8, 8), (1.0, 1.0, 1.0))) if head is None else read_training(path)
+            read(path)
         except BadInput as error:
             reasons.append(str(error))
         else:
             return
     pytest.fail(f"{where}: settings of nothing: {reasons}")
+
+
+def search_by_images(path: Path) -> None:
+    Choice(config=path).settings(Grid.regular((8, 8, 8), (1.0, 1.0, 1.0)))
+
+
+def search_by_features(path: Path) -> None:
+    choice, trained = Choice(config=path), Implicit()
+    found, where = choice.read()
+    choice.over(OfFeatures(deformable=trained.family, steps=trained.steps, tolerance=None), found, where)
 
 
 def test_unknown_settings_would_be_found(tmp_path: Path) -> None:
