@@ -316,5 +316,5 @@ def test_a_model_for_other_images(dim, axes, cohorts, models, tmp_path, capsys):
     images = pair(cohorts[2]) if dim == 3 else three(tmp_path)
     sentence = refused(["register", *images, "--output", str(tmp_path / "o"), "--model", str(models[dim])], capsys)
     assert axes in sentence
-    assert f"the model is for {dim}" in sentence
+    assert f"the model {models[dim]} is for {dim}: expected as many" in sentence
     assert not (tmp_path / "o").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,8 +22,12 @@ ROWS = 8
 
 
 def workers() -> list[psutil.Process]:
-    """The worker processes of this process; neither their resource tracker nor processes of others."""
-    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    """The living worker processes of this process; neither their resource tracker nor processes of others."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # as one that was killed and is not waited for yet
+            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
 
 
 def one_worker() -> LocalCluster:
