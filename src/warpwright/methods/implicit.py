@@ -29,7 +29,7 @@ from warpwright.networks.features import (
     FeatureUNet,
     FeatureUNetEncoder,
 )
-from warpwright.solver import LBFGS, Adam, Krylov, OneStep
+from warpwright.solver import LBFGS, Adam, AtRest, OneStep
 
 __all__ = ["AnyFeatures", "Implicit", "Solving", "check_tolerance"]
 
@@ -69,7 +69,7 @@ class Implicit:
             scales = list(self.features.scales)
             raise BadInput(f"an implicit network needs at least 1 step for each of the scales {scales}, got {list(self.steps)}")
         check_tolerance(self.tolerance)
-        if isinstance(self.family.solver, LBFGS) and isinstance(self.adjoint, OneStep | Krylov):
+        if isinstance(self.family.solver, LBFGS) and isinstance(self.adjoint, AtRest):
             found = f"the adjoint {type(self.adjoint).__name__} has no gradient through the solver LBFGS"
             raise BadInput(f"{found}: expected another solver, such as Adam, or the adjoint Unroll")
         self.layer()  # refuses levels that the adjoint does not link

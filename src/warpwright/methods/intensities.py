@@ -77,7 +77,7 @@ def at_level(image: Tensor, own: Grid, grid: Grid) -> Tensor:
     """
     factors = [round(t / s) for s, t in zip(own.spacing, grid.spacing, strict=True)]
     first = own.to_voxel(grid.to_world(torch.zeros(1, grid.dim, dtype=torch.float64)))[0].tolist()
-    return on_lattice(image, factors, [round(place, 6) for place in first], grid.shape)
+    return on_lattice(image, factors, [round(place, 6) for place in first], grid.shape)  # of rounding, so that 1/1 is the image
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

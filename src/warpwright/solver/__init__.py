@@ -1,6 +1,6 @@
 """Numerics that know no image: problem, algorithm and gradient rule are three separate arguments."""
 
-from warpwright.solver.adjoint import Adjoint, Krylov, OneStep, Truncated, Unroll
+from warpwright.solver.adjoint import Adjoint, AtRest, Krylov, OneStep, Truncated, Unroll
 from warpwright.solver.algorithms import LBFGS, Adam, FirstOrder, GaussNewton, GradientDescent, Solver
 from warpwright.solver.algorithms.base import Precondition, Retract, add
 from warpwright.solver.minimise import minimise
@@ -11,6 +11,7 @@ __all__ = [
     "LBFGS",
     "Adam",
     "Adjoint",
+    "AtRest",
     "CurvedObjective",
     "FirstOrder",
     "Function",

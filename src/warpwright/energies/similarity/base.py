@@ -18,7 +18,26 @@ from warpwright.errors import BadInput
 from warpwright.kernels import total
 from warpwright.sampling import warp_covered
 
-__all__ = ["Pointwise", "Similarity", "reduce"]
+__all__ = ["Pointwise", "Similarity", "for_axes", "reduce"]
+
+
+def for_axes(numbers: int | tuple[int, ...], dim: int, what: str) -> tuple[int, ...]:
+    """A setting that is one number, or one for each axis, as one for each axis.
+
+    Args:
+        numbers: the setting.
+        dim: axes of the images.
+        what: the similarity and the setting, in a message.
+
+    Raises:
+        BadInput: there are numbers for another number of axes.
+    """
+    if isinstance(numbers, int):
+        return (numbers,) * dim
+    if len(numbers) != dim:
+        found = f"{what} of {len(numbers)} numbers, the images have {dim} axes"
+        raise BadInput(f"{found}: expected one number, or {dim}")
+    return numbers
 
 
 def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:

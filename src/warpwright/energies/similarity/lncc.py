@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
-from warpwright.energies.similarity.base import Similarity, reduce
+from warpwright.energies.similarity.base import Similarity, for_axes, reduce
 from warpwright.energies.similarity.swept import as_energy, on_one_grid
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
@@ -66,12 +66,7 @@ class LNCC(Similarity):
 
     def _radii(self, dim: int) -> tuple[int, ...]:
         """One for each axis of the images."""
-        if isinstance(self.radius, int):
-            return (self.radius,) * dim
-        if len(self.radius) != dim:
-            found = f"LNCC has a radius of {len(self.radius)} numbers, the images have {dim} axes"
-            raise BadInput(f"{found}: expected one number, or {dim}")
-        return self.radius
+        return for_axes(self.radius, dim, "LNCC has a radius")
 
     def correlation_map(self, moved: Tensor, fixed: Tensor, weight: Tensor | None = None) -> Tensor:
         """Squared local correlation of every channel: (B, C, *S) images to (B, C, *S) in [0, 1]."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from warpwright.energies.similarity.base import Pointwise, reduce
+from warpwright.energies.similarity.base import Pointwise, for_axes, reduce
 from warpwright.energies.similarity.swept import as_energy
 from warpwright.errors import BadInput
 from warpwright.geometry import spatial
@@ -57,10 +57,10 @@ class MIND(Pointwise):
     def for_spacing(self, spacing: Sequence[float]) -> Self:
         """The same lengths in millimetres: numbers count voxels of the finest axis; a neighbour is at least one voxel away."""
         ratios = [min(spacing) / s for s in spacing]
-        radius = _for_axes(self.radius, len(spacing), "radius")
+        radius = for_axes(self.radius, len(spacing), "MIND has a radius")
         if isinstance(self.radius, int):
             radius = tuple(round(r * ratio) for r, ratio in zip(radius, ratios, strict=True))
-        dilation = _for_axes(self.dilation, len(spacing), "dilation")
+        dilation = for_axes(self.dilation, len(spacing), "MIND has a dilation")
         if isinstance(self.dilation, int):
             dilation = tuple(max(round(d * ratio), 1) for d, ratio in zip(dilation, ratios, strict=True))
         return replace(self, radius=radius, dilation=dilation)
@@ -80,8 +80,8 @@ class MIND(Pointwise):
         )
         shape = spatial(moved)
         weight = None if weight is None else weight.expand(-1, 1, *shape)
-        radius = _for_axes(self.radius, len(shape), "radius")
-        dilation = _for_axes(self.dilation, len(shape), "dilation")
+        radius = for_axes(self.radius, len(shape), "MIND has a radius")
+        dilation = for_axes(self.dilation, len(shape), "MIND has a dilation")
         return _mind(moved, fixed, weight, radius, dilation, tracing and moved.requires_grad)[0]
 
 
@@ -120,7 +120,8 @@ def descriptor(image: Tensor, radius: int | tuple[int, ...] = 1, dilation: int |
         (B, C * K, *S) in (0, 1], the largest of each channel's K = 2 D (D - 1) is 1; all 1 where the image is constant.
     """
     shape = spatial(image)
-    box, distance = _for_axes(radius, len(shape), "radius"), _for_axes(dilation, len(shape), "dilation")
+    box = for_axes(radius, len(shape), "MIND has a radius")
+    distance = for_axes(dilation, len(shape), "MIND has a dilation")
     compiled = usable(image) and not (image.requires_grad and torch.is_grad_enabled())
     return (_descriptor if compiled else _plain)(image, box, distance)
 
@@ -152,15 +153,6 @@ def _plain(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Ten
     variance = torch.minimum(torch.maximum(variance, low), high).masked_fill(typical == 0, 1)
     out = torch.exp(distance / -(variance * count))
     return out.reshape(len(image), -1, *shape)
-
-
-def _for_axes(setting: int | tuple[int, ...], dim: int, name: str) -> tuple[int, ...]:
-    if isinstance(setting, int):
-        return (setting,) * dim
-    if len(setting) != dim:
-        found = f"MIND has a {name} of {len(setting)} numbers, the images have {dim} axes"
-        raise BadInput(f"{found}: expected one number, or {dim}")
-    return setting
 
 
 def _pair_differences(image: Tensor, dilation: Sequence[int]) -> Tensor:
